@@ -1,0 +1,1 @@
+"""Captures: bytes to WebSocket connections, one module per step."""

@@ -1,0 +1,453 @@
+"""The HTTP/1.1 opening (RFC 6455 section 4, RFC 9112): heads found in a kernel, read in Python.
+
+The kernel gathers a head from any segmentation and decides only what the frame walk needs: is it an upgrade request,
+is it a 101, where does it end. `parse_request` and `parse_response` read the rest once per connection. Heads are
+bounded in length and in number; bodies are not read.
+"""
+
+import base64
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.capture import frames
+from analyzer.capture.reassemble import FRAMES, HTTP, OTHER
+from analyzer.kernel import kernel
+from analyzer.model import HANDSHAKES, Anomaly, Handshake, Octets, Rows, int64
+
+MAX_HEAD_BYTES = 1 << 15
+"""Longest HTTP head that is read; common servers stop at 8 to 32 KiB."""
+
+HEAD_SLOTS = 64
+MAX_HEAD_SLOTS = 2048
+"""Heads that may be incomplete at the same time (64 MiB)."""
+
+PENDING = -1
+COMPLETE = HANDSHAKES.index(Handshake.COMPLETE)
+REJECTED = HANDSHAKES.index(Handshake.REJECTED)
+FAILED = HANDSHAKES.index(Handshake.FAILED)
+MISSING_HANDSHAKE = HANDSHAKES.index(Handshake.MISSING)
+"""CONNECTION `handshake`; pending is a request that was not answered yet."""
+
+REQUEST, RESPONSE = 0, 1
+"""OPENING kinds."""
+
+PLAIN_FLOW, TLS_FLOW, MIDSTREAM_FLOW = 0, 1, 2
+"""FLOW `kind`: what is counted as not looked into."""
+
+FREE_CONNECTIONS, FREE_HEADS, N_OPENINGS, WHY, SKIPPED_HEADS, RESUME, N_CONNECTIONS = 0, 1, 2, 3, 4, 5, 6
+OPENING_STATE_SIZE = 7
+"""Places in the int64 array `state` of this step."""
+
+ALL_READ, NO_CONNECTIONS, NO_HEADS = 0, 1, 2
+"""Values of `state[WHY]`."""
+
+UPGRADE = np.frombuffer(b"\nupgrade:", np.uint8)
+WEBSOCKET = np.frombuffer(b"websocket", np.uint8)
+EXTENSIONS = np.frombuffer(b"\nsec-websocket-extensions:", np.uint8)
+DEFLATE = np.frombuffer(b"permessage-deflate", np.uint8)
+HEAD_END = np.frombuffer(b"\r\n\r\n", np.uint8)
+GET = np.frombuffer(b"get ", np.uint8)
+HTTP_VERSION = np.frombuffer(b"http/1.", np.uint8)
+ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 section 1.3."""
+
+
+@kernel
+def find(data: Octets, start: int, end: int, pattern: Octets) -> int:
+    """Offset of `pattern` (lower case) in `data[start:end]` without regard to case, -1 where it is not."""
+    n = len(pattern)
+    first = int64(pattern[0])
+    for i in range(start, end - n + 1):
+        byte = int64(data[i])
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte != first:
+            continue
+        matches = True
+        for k in range(1, n):
+            byte = int64(data[i + k])
+            if 65 <= byte <= 90:
+                byte += 32
+            if byte != int64(pattern[k]):
+                matches = False
+                break
+        if matches:
+            return i
+    return -1
+
+
+@kernel
+def begins(data: Octets, off: int, n: int, pattern: Octets) -> bool:
+    """Whether these bytes are the beginning of `pattern`, or `pattern` the beginning of them; case as sent."""
+    for k in range(min(n, len(pattern))):
+        byte = int64(data[off + k])
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte != int64(pattern[k]):
+            return False
+    return True
+
+
+@kernel
+def line_has(head: Octets, start: int, end: int, name: Octets, value: Octets) -> bool:
+    """Whether a header line that begins with `name` (line feed, name, colon) holds `value`, without regard to case."""
+    at = start
+    while True:
+        at = find(head, at, end, name)
+        if at < 0:
+            return False
+        at += len(name)
+        stop = at
+        while stop < end and int64(head[stop]) != 10:
+            stop += 1
+        if find(head, at, stop, value) >= 0:
+            return True
+
+
+@kernel
+def begin_connection(
+    connections: Rows,
+    sides: Rows,
+    free: Rows,
+    state: Rows,
+    flow_row: Rows,
+    flow: int,
+    client: int,
+    handshake: int,
+    client_walk: int,
+    server_walk: int,
+) -> int:
+    """Take a free CONNECTION row for this flow; the caller has made sure that there is one."""
+    state[FREE_CONNECTIONS] -= 1
+    state[N_CONNECTIONS] += 1
+    index = int64(free[int64(state[FREE_CONNECTIONS])])
+    row = connections[index]
+    row["opened_ns"] = 0
+    row["request_ns"] = 0
+    row["request_packet"] = 0
+    row["response_packet"] = 0
+    row["activity_ns"] = 0
+    row["client_starts_pos"] = -1
+    row["flow"] = flow
+    row["ordinal"] = int64(flow_row["ordinal"])
+    row["status"] = 0
+    row["client_stream"] = client
+    row["handshake"] = handshake
+    row["allowed_rsv"] = 7
+    row["in_use"] = 1
+    row["finished"] = 0
+    frames.begin_side(sides[2 * index], client_walk)
+    frames.begin_side(sides[2 * index + 1], server_walk)
+    flow_row["connection"] = index
+    flow_row["ordinal"] = int64(flow_row["ordinal"]) + 1
+    return index
+
+
+@kernel
+def report_head(
+    openings: Rows, state: Rows, kind: int, connection: int, slot: int, n: int, ts: int, packet: int
+) -> None:
+    """Hand a complete head to Python, which gives its slot back."""
+    row = openings[int64(state[N_OPENINGS])]
+    row["kind"] = kind
+    row["connection"] = connection
+    row["slot"] = slot
+    row["n_bytes"] = n
+    row["ts_ns"] = ts
+    row["packet"] = packet
+    state[N_OPENINGS] += 1
+
+
+@kernel
+def drop_head(stream: Rows, free_heads: Rows, state: Rows) -> None:
+    """Give a head's slot back unread."""
+    slot = int64(stream["head"])
+    if slot >= 0:
+        free_heads[int64(state[FREE_HEADS])] = slot
+        state[FREE_HEADS] += 1
+    stream["head"] = -1
+    stream["head_bytes"] = 0
+
+
+@kernel
+def read_http(
+    data: Octets,
+    off: int,
+    n: int,
+    pos: int,
+    ack: int,
+    ts: int,
+    packet: int,
+    flow_row: Rows,
+    flow: int,
+    streams: Rows,
+    direction: int,
+    connections: Rows,
+    sides: Rows,
+    free: Rows,
+    heads: Octets,
+    heads_view: Octets,
+    free_heads: Rows,
+    openings: Rows,
+    state: Rows,
+) -> int:
+    """Read bytes of a stream that may open a WebSocket.
+
+    Returns:
+        How many were read: fewer than `n` where what follows is another head, or frames (the stream's mode tells).
+
+    """
+    stream, other = streams[2 * flow + direction], streams[2 * flow + 1 - direction]
+    connection = int64(flow_row["connection"])
+    previous = -1
+    if connection >= 0 and int64(connections[connection]["handshake"]) == REJECTED:
+        previous, connection = connection, -1
+    if int64(stream["head"]) < 0:
+        first = int64(data[off])
+        is_request = begins(data, off, n, GET)
+        is_response = begins(data, off, n, HTTP_VERSION)
+        if is_response and n >= 12 and connection < 0:
+            is_response = int64(data[off + 9]) == 49 and int64(data[off + 10]) == 48  # "10": 101 or other 1xx
+        if connection >= 0 and int64(connections[connection]["client_starts_pos"]) >= 0:
+            if pos >= int64(connections[connection]["client_starts_pos"]) and not is_request:
+                stream["mode"] = FRAMES
+                return 0
+        if not is_request and not is_response:
+            if pos == 1 and int64(stream["has_syn"]) and not 65 <= first <= 90:
+                stream["mode"] = OTHER
+                other["mode"] = OTHER
+            if int64(flow_row["kind"]) == PLAIN_FLOW:
+                if 20 <= first <= 23 and n >= 3 and int64(data[off + 1]) == 3:
+                    flow_row["kind"] = TLS_FLOW
+                    stream["mode"] = OTHER
+                    other["mode"] = OTHER
+                elif int64(stream["has_syn"]) == 0 and not 65 <= first <= 90:
+                    flow_row["kind"] = MIDSTREAM_FLOW
+            return n
+        state[FREE_HEADS] -= 1
+        stream["head"] = int64(free_heads[int64(state[FREE_HEADS])])
+        stream["head_bytes"] = 0
+
+    slot = int64(stream["head"])
+    base = slot * MAX_HEAD_BYTES
+    have = int64(stream["head_bytes"])
+    take = min(n, MAX_HEAD_BYTES - have)
+    heads[base + have : base + have + take] = data[off : off + take]
+    total = have + take
+    if not begins(heads_view, base, total, GET) and not begins(heads_view, base, total, HTTP_VERSION):
+        drop_head(stream, free_heads, state)
+        return n
+    at = find(heads_view, base + max(0, have - 3), base + total, HEAD_END)
+    if at < 0:
+        stream["head_bytes"] = total
+        if total == MAX_HEAD_BYTES:
+            drop_head(stream, free_heads, state)
+            state[SKIPPED_HEADS] += 1
+        return n
+    size = at + 4 - base
+    read = size - have
+    end = base + size
+    is_kept = False
+    if begins(heads_view, base, size, GET):
+        if line_has(heads_view, base, end, UPGRADE, WEBSOCKET):
+            if connection >= 0 and int64(connections[connection]["request_packet"]) > 0:
+                previous, connection = connection, -1  # asked again without an answer
+            if connection < 0:
+                if previous >= 0:
+                    connections[previous]["finished"] = 1
+                connection = begin_connection(
+                    connections, sides, free, state, flow_row, flow, direction, PENDING, frames.IN_STEP, frames.IN_STEP
+                )
+            elif int64(connections[connection]["client_starts_pos"]) >= 0:
+                connections[connection]["handshake"] = COMPLETE  # its answer was captured first
+                connections[connection]["client_starts_pos"] = -1
+            connections[connection]["request_packet"] = packet
+            connections[connection]["request_ns"] = ts
+            stream["mode"] = FRAMES
+            report_head(openings, state, REQUEST, connection, slot, size, ts, packet)
+            is_kept = True
+    elif size >= 12:
+        status = 0
+        for k in range(9, 12):
+            digit = int64(heads_view[base + k]) - 48
+            status = status * 10 + (digit if 0 <= digit <= 9 else 1000)
+        is_upgrade = status == 101 and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
+        is_answer = connection >= 0 and int64(connections[connection]["handshake"]) == PENDING
+        if connection < 0 and is_upgrade:
+            # no request was seen: believed only where bytes of the client are missing, or still to come
+            if (
+                int64(other["packets"]) == 0
+                or int64(other["has_syn"]) == 0
+                or ack > int64(other["next_pos"])
+                or int64(other["n_parked"]) > 0
+            ):
+                if previous >= 0:
+                    connections[previous]["finished"] = 1
+                connection = begin_connection(
+                    connections,
+                    sides,
+                    free,
+                    state,
+                    flow_row,
+                    flow,
+                    1 - direction,
+                    MISSING_HANDSHAKE,
+                    frames.IN_STEP,
+                    frames.IN_STEP,
+                )
+                connections[connection]["client_starts_pos"] = ack
+                if int64(other["next_pos"]) >= ack:
+                    other["mode"] = FRAMES
+                is_answer = True
+        if is_answer and (status == 101 or status >= 200):
+            row = connections[connection]
+            row["status"] = status if status < 1000 else 0
+            row["response_packet"] = packet
+            row["opened_ns"] = ts
+            row["activity_ns"] = ts
+            report_head(openings, state, RESPONSE, connection, slot, size, ts, packet)
+            is_kept = True
+            if status == 101:
+                if int64(row["handshake"]) == PENDING:
+                    row["handshake"] = COMPLETE
+                row["allowed_rsv"] = 0
+                if line_has(heads_view, base, end, EXTENSIONS, DEFLATE):
+                    row["allowed_rsv"] = 4
+                elif find(heads_view, base, end, EXTENSIONS) >= 0:
+                    row["allowed_rsv"] = 7
+                stream["mode"] = FRAMES
+            else:
+                row["handshake"] = REJECTED
+                other["mode"] = HTTP
+    if is_kept:
+        stream["head"] = -1
+        stream["head_bytes"] = 0
+    else:
+        drop_head(stream, free_heads, state)
+    return read
+
+
+@kernel
+def miss_http(
+    pos: int,
+    n: int,
+    flow_row: Rows,
+    flow: int,
+    streams: Rows,
+    direction: int,
+    connections: Rows,
+    sides: Rows,
+    free_heads: Rows,
+    state: Rows,
+) -> None:
+    """Missing bytes in a stream that may open a WebSocket: a head under way is lost, and maybe the answer."""
+    stream = streams[2 * flow + direction]
+    drop_head(stream, free_heads, state)
+    connection = int64(flow_row["connection"])
+    if connection < 0 or int64(connections[connection]["handshake"]) == REJECTED:
+        return
+    row = connections[connection]
+    starts = int64(row["client_starts_pos"])
+    if int64(row["client_stream"]) == direction:
+        if 0 <= starts <= pos + n:
+            stream["mode"] = FRAMES
+            if pos + n > starts:
+                frames.lose_step(sides[2 * connection])
+    elif int64(row["handshake"]) == PENDING:
+        row["handshake"] = MISSING_HANDSHAKE
+        stream["mode"] = FRAMES
+        frames.lose_step(sides[2 * connection + 1])
+
+
+class Request(NamedTuple):
+    """What is kept of an upgrade request; header values are decoded as ISO 8859-1, which never fails."""
+
+    path: str | None
+    host: str | None
+    user_agent: str | None
+    key: str | None
+    protocols: str | None
+    extensions: str | None
+
+
+class Response(NamedTuple):
+    """What is kept of the answer."""
+
+    status: int | None
+    server: str | None
+    accept: str | None
+    protocol: str | None
+    extensions: str | None
+
+
+def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
+    """Split a head into its first line and its headers by lower-case name, repeated ones joined by a comma.
+
+    Never raises: a line without a colon is passed over, a folded line (RFC 9112 section 5.2) joins the one before.
+    """
+    lines = head.decode("latin-1").split("\n")
+    headers: dict[str, str] = {}
+    name = ""
+    for line in lines[1:]:
+        if line[:1] in (" ", "\t") and name:
+            headers[name] = f"{headers[name]} {line.strip()}".strip()
+            continue
+        before, colon, value = line.partition(":")
+        if not colon:
+            continue
+        name, value = before.strip().lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return lines[0].rstrip("\r"), headers
+
+
+def parse_request(head: bytes) -> Request:
+    """Read an upgrade request (RFC 6455 section 4.1)."""
+    line, headers = parse_head(head)
+    words = line.split(" ")
+    return Request(
+        words[1] if len(words) > 1 else None,
+        headers.get("host"),
+        headers.get("user-agent"),
+        headers.get("sec-websocket-key"),
+        headers.get("sec-websocket-protocol"),
+        headers.get("sec-websocket-extensions"),
+    )
+
+
+def parse_response(head: bytes) -> Response:
+    """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
+    line, headers = parse_head(head)
+    words = line.split(" ")
+    status = words[1] if len(words) > 1 else ""
+    return Response(
+        int(status) if status.isascii() and status.isdigit() and len(status) == 3 else None,
+        headers.get("server"),
+        headers.get("sec-websocket-accept"),
+        headers.get("sec-websocket-protocol"),
+        headers.get("sec-websocket-extensions"),
+    )
+
+
+def accept_for(key: str) -> str:
+    """The Sec-WebSocket-Accept that answers this key (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key.encode("latin-1") + ACCEPT_GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
+
+
+def _tokens(value: str | None) -> set[str]:
+    """Names in a comma-separated header, parameters dropped."""
+    return {part.split(";")[0].strip() for part in (value or "").split(",")} - {""}
+
+
+def check_answer(request: Request, response: Response) -> Anomaly:
+    """What in a 101 makes a client fail the connection (RFC 6455 section 4.1)."""
+    anomalies = Anomaly.NONE
+    if request.key is not None and response.accept != accept_for(request.key):
+        anomalies |= Anomaly.WRONG_ACCEPT
+    if _tokens(response.protocol) - _tokens(request.protocols):
+        anomalies |= Anomaly.UNREQUESTED_SUBPROTOCOL
+    if _tokens(response.extensions) - _tokens(request.extensions):
+        anomalies |= Anomaly.UNREQUESTED_EXTENSION
+    return anomalies

@@ -1,0 +1,676 @@
+"""TCP segments to ordered bytes per direction, with what is missing named as gaps; kernels only.
+
+Follows RFC 9293 as an observer must: first copy wins, a position acknowledged but never captured is a gap, a RST
+outside the window is ignored. Knows nothing of HTTP or WebSocket beyond each stream's `mode`, set by later steps.
+
+Arrays passed together are called the flow table: `slots` (hash slots holding flow indexes), `flows`, `streams`
+(rows 2*flow and 2*flow+1), `free` (unused flow indexes), `parked` and `pool` (segments that came too early).
+"""
+
+import numpy as np
+
+from analyzer.capture import wire
+from analyzer.kernel import kernel
+from analyzer.model import Octets, Rows, int64
+
+FREE, LIVE, DETACHED = 0, 1, 2
+"""FLOW states; a detached flow has lost its place in the table to a new connection between the same ports."""
+
+HTTP, FRAMES, OTHER = 0, 1, 2
+"""STREAM modes: may still open a WebSocket, carries frames, carries something else and is not followed."""
+
+IN_CHUNK, IN_POOL, MISSING = 0, 1, 2
+"""SPAN kinds."""
+
+FIN_FLAG, SYN_FLAG, RST_FLAG, ACK_FLAG = 0x01, 0x02, 0x04, 0x10
+
+EMPTY, DELETED = -1, -2
+"""Hash slots without a flow; a deleted one does not end a search."""
+
+MAX_PARKED_SEGMENTS = 4096
+MAX_PARKED_BYTES = 1 << 23
+"""Per stream; a full TCP window at 10 Gbit/s and 5 ms is 6 MB."""
+
+GAP_AFTER_SEGMENTS = 32
+GAP_AFTER_NS = 2_000_000_000
+"""Bytes that the receiver has acknowledged are given up for missing when this many segments, or this much time,
+came after them: packets that a capture swaps are a few places off."""
+
+PLAUSIBLE_BYTES = 1 << 30
+"""How far ahead of the expected position data, a FIN or an ACK may stand and still be believed."""
+
+RST_WINDOW_BYTES = 1 << 20
+"""The same for a RST, which anyone can forge: receivers ignore one outside their window (RFC 9293 section 3.10.7.4)."""
+
+STALLED_RETRANSMISSIONS = 3
+"""So many retransmissions without any answer count as a peer that is gone."""
+
+N_FREE, N_USED_SLOTS, POOL_USED, N_PARKED, MAY_PARK, DROPPED, N_SPANS, REASON, N_FLOWS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+STATE_SIZE = 9
+"""Places in the int64 array `state` that travels beside the flow table."""
+
+DONE, NO_FLOWS, NO_POOL, NO_SPANS = 0, 1, 2, 3
+"""Values of `state[REASON]`: why a scan stopped before its end. The caller makes room and calls again."""
+
+
+@kernel
+def flow_hash(a_hi: int, a_lo: int, b_hi: int, b_lo: int, ports: int, keys: Rows) -> int:
+    """Hash of a flow's endpoints, 32 bits.
+
+    Vector multiply-shift with secret keys (Dietzfelbinger 1996): whoever made the capture cannot aim for collisions.
+    """
+    low = 0xFFFFFFFF
+    mixed = keys[0] * np.uint64(a_hi & low) + keys[1] * np.uint64((a_hi >> 32) & low)
+    mixed += keys[2] * np.uint64(a_lo & low) + keys[3] * np.uint64((a_lo >> 32) & low)
+    mixed += keys[4] * np.uint64(b_hi & low) + keys[5] * np.uint64((b_hi >> 32) & low)
+    mixed += keys[6] * np.uint64(b_lo & low) + keys[7] * np.uint64((b_lo >> 32) & low)
+    mixed += keys[8] * np.uint64(ports & low)
+    return int64(mixed >> np.uint64(32))
+
+
+@kernel
+def find_slot(
+    slots: Rows, flows: Rows, keys: Rows, a_hi: int, a_lo: int, b_hi: int, b_lo: int, a_port: int, b_port: int
+) -> int:
+    """The slot that holds this flow, or the first one where it may be put (its content is then negative)."""
+    mask = len(slots) - 1
+    at = flow_hash(a_hi, a_lo, b_hi, b_lo, (a_port << 16) | b_port, keys) & mask
+    reusable = -1
+    while True:
+        flow = int64(slots[at])
+        if flow == EMPTY:
+            return reusable if reusable >= 0 else at
+        if flow == DELETED:
+            if reusable < 0:
+                reusable = at
+        else:
+            row = flows[flow]
+            if (
+                int64(row["a_lo"]) == a_lo
+                and int64(row["b_lo"]) == b_lo
+                and int64(row["a_port"]) == a_port
+                and int64(row["b_port"]) == b_port
+                and int64(row["a_hi"]) == a_hi
+                and int64(row["b_hi"]) == b_hi
+            ):
+                return at
+        at = (at + 1) & mask
+
+
+@kernel
+def reset_stream(stream: Rows) -> None:
+    """Begin a direction anew: nothing known of its sequence numbers."""
+    stream["origin"] = -1
+    stream["next_pos"] = 1
+    stream["highest_pos"] = 1
+    stream["acked_pos"] = 0
+    stream["fin_pos"] = -1
+    stream["fin_packet"] = 0
+    stream["fin_ns"] = 0
+    stream["rst_pos"] = -1
+    stream["rst_packet"] = 0
+    stream["rst_ns"] = 0
+    stream["rst_acked_pos"] = 0
+    stream["gap_bytes"] = 0
+    stream["packets"] = 0
+    stream["last_ns"] = 0
+    stream["stalled_ns"] = 0
+    stream["parked_bytes"] = 0
+    stream["parked"] = -1
+    stream["parked_last"] = -1
+    stream["n_parked"] = 0
+    stream["n_stalled"] = 0
+    stream["head"] = -1
+    stream["head_bytes"] = 0
+    stream["mode"] = HTTP
+    stream["has_syn"] = 0
+    stream["has_data"] = 0
+
+
+@kernel
+def position(stream: Rows, seq: int) -> int:
+    """Where a sequence number of this stream stands; the nearest place to what is expected next."""
+    expected = int64(stream["next_pos"])
+    return expected + wire.seq_diff(seq, (int64(stream["origin"]) + expected) & 0xFFFFFFFF)
+
+
+@kernel
+def emit(
+    spans: Rows, state: Rows, index: int, kind: int, pos: int, off: int, n: int, ts: int, packet: int, ack: int
+) -> None:
+    """Append one span; the caller has made sure that there is room."""
+    row = spans[state[N_SPANS]]
+    row["stream"] = index
+    row["kind"] = kind
+    row["pos"] = pos
+    row["off"] = off
+    row["n_bytes"] = n
+    row["ts_ns"] = ts
+    row["packet"] = packet
+    row["ack_pos"] = ack
+    state[N_SPANS] += 1
+
+
+@kernel
+def emit_piece(
+    spans: Rows,
+    state: Rows,
+    streams: Rows,
+    index: int,
+    kind: int,
+    pos: int,
+    off: int,
+    captured: int,
+    wire_bytes: int,
+    ts: int,
+    packet: int,
+    ack: int,
+) -> None:
+    """Hand on bytes that are next in order, and as a gap what the capture cut off behind them."""
+    stream = streams[index]
+    if captured > 0:
+        emit(spans, state, index, kind, pos, off, captured, ts, packet, ack)
+    if captured < wire_bytes:
+        emit(spans, state, index, MISSING, pos + captured, 0, wire_bytes - captured, ts, packet, ack)
+        stream["gap_bytes"] = int64(stream["gap_bytes"]) + wire_bytes - captured
+    stream["next_pos"] = pos + wire_bytes
+
+
+@kernel
+def release(spans: Rows, state: Rows, streams: Rows, index: int, parked: Rows) -> None:
+    """Hand on parked segments that have become next in order."""
+    stream = streams[index]
+    while int64(stream["parked"]) >= 0:
+        row = parked[int64(stream["parked"])]
+        pos = int64(row["pos"])
+        if pos > int64(stream["next_pos"]):
+            return
+        n, wire_bytes = int64(row["n_bytes"]), int64(row["wire_bytes"])
+        emit_piece(
+            spans,
+            state,
+            streams,
+            index,
+            IN_POOL,
+            pos,
+            int64(row["off"]),
+            n,
+            wire_bytes,
+            int64(row["ts_ns"]),
+            int64(row["packet"]),
+            int64(row["ack_pos"]),
+        )
+        row["in_use"] = 0
+        stream["parked"] = int64(row["follower"])
+        stream["parked_bytes"] = int64(stream["parked_bytes"]) - n
+        stream["n_parked"] = int64(stream["n_parked"]) - 1
+        if int64(stream["parked"]) < 0:
+            stream["parked_last"] = -1
+
+
+@kernel
+def skip_gap(spans: Rows, state: Rows, streams: Rows, index: int, parked: Rows) -> None:
+    """Give up the bytes before the first parked segment and hand on what follows them."""
+    stream = streams[index]
+    first = int64(stream["parked"])
+    if first < 0:
+        return
+    row = parked[first]
+    missing = int64(row["pos"]) - int64(stream["next_pos"])
+    if missing > 0:
+        emit(
+            spans,
+            state,
+            index,
+            MISSING,
+            int64(stream["next_pos"]),
+            0,
+            missing,
+            int64(row["ts_ns"]),
+            int64(row["packet"]),
+            int64(row["ack_pos"]),
+        )
+        stream["gap_bytes"] = int64(stream["gap_bytes"]) + missing
+        stream["next_pos"] = int64(row["pos"])
+    release(spans, state, streams, index, parked)
+
+
+@kernel
+def park(
+    data: Octets,
+    off: int,
+    pos: int,
+    n: int,
+    wire_bytes: int,
+    ts: int,
+    packet: int,
+    ack: int,
+    before: int,
+    after: int,
+    stream: Rows,
+    parked: Rows,
+    pool: Octets,
+    state: Rows,
+) -> int:
+    """Keep a copy of a segment between two parked ones (-1 at either end); the row's index, or -1 where it cannot."""
+    used = int64(state[POOL_USED])
+    if int64(state[N_PARKED]) >= len(parked) or n > len(pool) - used or int64(state[MAY_PARK]) == 0:
+        state[DROPPED] += 1
+        return -1
+    index = int64(state[N_PARKED])
+    row = parked[index]
+    row["pos"] = pos
+    row["n_bytes"] = n
+    row["wire_bytes"] = wire_bytes
+    row["off"] = used
+    row["ts_ns"] = ts
+    row["packet"] = packet
+    row["ack_pos"] = ack
+    row["follower"] = after
+    row["in_use"] = 1
+    if n > 0:
+        pool[used : used + n] = data[off : off + n]
+    state[POOL_USED] = used + n
+    state[N_PARKED] = index + 1
+    if before >= 0:
+        parked[before]["follower"] = index
+    else:
+        stream["parked"] = index
+    if after < 0:
+        stream["parked_last"] = index
+    stream["parked_bytes"] = int64(stream["parked_bytes"]) + n
+    stream["n_parked"] = int64(stream["n_parked"]) + 1
+    return index
+
+
+@kernel
+def place(
+    data: Octets,
+    off: int,
+    pos: int,
+    captured: int,
+    wire_bytes: int,
+    ts: int,
+    packet: int,
+    ack: int,
+    streams: Rows,
+    index: int,
+    parked: Rows,
+    pool: Octets,
+    spans: Rows,
+    state: Rows,
+) -> None:
+    """Put one segment's bytes where they belong: hand on, park, or drop what was seen before."""
+    stream = streams[index]
+    end = pos + wire_bytes
+    low = max(pos, int64(stream["next_pos"]))
+    if low >= end:
+        return
+    before, current = -1, int64(stream["parked"])
+    if current < 0 and low == int64(stream["next_pos"]):
+        left = max(0, min(captured - (low - pos), end - low))
+        emit_piece(spans, state, streams, index, IN_CHUNK, low, off + (low - pos), left, end - low, ts, packet, ack)
+        return
+    last = int64(stream["parked_last"])
+    if last >= 0 and low >= int64(parked[last]["pos"]) + int64(parked[last]["wire_bytes"]):
+        before, current = last, -1
+    while low < end:
+        while current >= 0 and int64(parked[current]["pos"]) + int64(parked[current]["wire_bytes"]) <= low:
+            before, current = current, int64(parked[current]["follower"])
+        high = end
+        if current >= 0:
+            high = min(end, max(low, int64(parked[current]["pos"])))
+        if high > low:
+            left = max(0, min(captured - (low - pos), high - low))
+            source = off + min(low - pos, captured)
+            if low == int64(stream["next_pos"]):
+                emit_piece(spans, state, streams, index, IN_CHUNK, low, source, left, high - low, ts, packet, ack)
+            else:
+                made = park(
+                    data, source, low, left, high - low, ts, packet, ack, before, current, stream, parked, pool, state
+                )
+                if made < 0:
+                    return
+                before = made
+        low = high
+        if current >= 0 and low < end:
+            low = max(low, int64(parked[current]["pos"]) + int64(parked[current]["wire_bytes"]))
+    release(spans, state, streams, index, parked)
+
+
+@kernel
+def note_ack(stream: Rows, ack: int) -> int:
+    """Take an acknowledgement of this stream into account; its position, or 0 where it cannot be meant."""
+    if int64(stream["origin"]) < 0:
+        # nothing of this direction was seen yet: what was acknowledged is where its data begins
+        stream["origin"] = (ack - 1) & 0xFFFFFFFF
+    pos = position(stream, ack)
+    if pos < 1 or pos > int64(stream["highest_pos"]) + PLAUSIBLE_BYTES:
+        return 0
+    if pos > int64(stream["acked_pos"]):
+        stream["acked_pos"] = pos
+        stream["n_stalled"] = 0
+    return pos
+
+
+@kernel
+def is_new_connection(flow_streams_syn: Rows, other: Rows, seq: int, ack: int, is_answer: bool) -> bool:
+    """Whether a SYN belongs to another connection than the one these streams hold."""
+    if int64(flow_streams_syn["origin"]) == seq:
+        return False
+    if int64(flow_streams_syn["has_syn"]) == 0 and int64(flow_streams_syn["has_data"]) == 0:
+        return False
+    if is_answer:
+        return int64(other["origin"]) != (ack - 1) & 0xFFFFFFFF
+    return True
+
+
+@kernel
+def scan_segments(
+    data: Octets,
+    segments: Rows,
+    start: int,
+    slots: Rows,
+    flows: Rows,
+    streams: Rows,
+    free: Rows,
+    keys: Rows,
+    parked: Rows,
+    pool: Octets,
+    spans: Rows,
+    state: Rows,
+) -> int:
+    """Sort segments into flows and hand on the bytes that are next in order.
+
+    Args:
+        data: The chunk that the segments point into.
+        segments: SEGMENT rows.
+        start: Index of the first one to read.
+        spans: SPAN rows to fill, from `state[N_SPANS]` on.
+
+    Returns:
+        Index of the first segment not read; `state[REASON]` says why.
+
+    """
+    for i in range(start, len(segments)):
+        if int64(state[N_SPANS]) > len(spans) - 2 * MAX_PARKED_SEGMENTS - 4:
+            state[REASON] = NO_SPANS
+            return i
+        segment = segments[i]
+        src_hi, src_lo = int64(segment["src_hi"]), int64(segment["src_lo"])
+        dst_hi, dst_lo = int64(segment["dst_hi"]), int64(segment["dst_lo"])
+        sport, dport = int64(segment["sport"]), int64(segment["dport"])
+        swap = src_hi > dst_hi or (src_hi == dst_hi and (src_lo > dst_lo or (src_lo == dst_lo and sport > dport)))
+        direction = 1 if swap else 0
+        if swap:
+            at = find_slot(slots, flows, keys, dst_hi, dst_lo, src_hi, src_lo, dport, sport)
+        else:
+            at = find_slot(slots, flows, keys, src_hi, src_lo, dst_hi, dst_lo, sport, dport)
+        flow = int64(slots[at])
+        ts, packet = int64(segment["ts_ns"]), int64(segment["packet"])
+        flags, seq, ack = int64(segment["flags"]), int64(segment["seq"]), int64(segment["ack"])
+        is_syn = flags & SYN_FLAG != 0 and flags & RST_FLAG == 0
+        is_ack = flags & ACK_FLAG != 0
+        wire_bytes, captured = int64(segment["wire_bytes"]), int64(segment["payload_bytes"])
+
+        if flow >= 0 and is_syn:
+            mine, theirs = streams[2 * flow + direction], streams[2 * flow + 1 - direction]
+            if is_new_connection(mine, theirs, seq, ack, is_ack):
+                if int64(state[N_FREE]) == 0:
+                    state[REASON] = NO_FLOWS
+                    return i
+                flows[flow]["state"] = DETACHED
+                flow = EMPTY
+        elif flow < 0 and flags & RST_FLAG != 0 and wire_bytes == 0:
+            continue  # a reset of nothing that was seen
+        if flow < 0:
+            if int64(state[N_FREE]) == 0:
+                state[REASON] = NO_FLOWS
+                return i
+            if int64(slots[at]) == EMPTY:
+                state[N_USED_SLOTS] += 1
+            state[N_FREE] -= 1
+            state[N_FLOWS] += 1
+            flow = int64(free[int64(state[N_FREE])])
+            slots[at] = flow
+            row = flows[flow]
+            row["a_hi"] = dst_hi if swap else src_hi
+            row["a_lo"] = dst_lo if swap else src_lo
+            row["b_hi"] = src_hi if swap else dst_hi
+            row["b_lo"] = src_lo if swap else dst_lo
+            row["a_port"] = dport if swap else sport
+            row["b_port"] = sport if swap else dport
+            row["first_ns"] = ts
+            row["last_ns"] = ts
+            row["connection"] = -1
+            row["ordinal"] = 0
+            row["state"] = LIVE
+            row["kind"] = 0
+            reset_stream(streams[2 * flow])
+            reset_stream(streams[2 * flow + 1])
+
+        index = 2 * flow + direction
+        stream, other = streams[index], streams[2 * flow + 1 - direction]
+        if captured > 0 and int64(state[MAY_PARK]) != 0:
+            pieces = int64(stream["n_parked"]) + 2
+            if captured > len(pool) - int64(state[POOL_USED]) or pieces > len(parked) - int64(state[N_PARKED]):
+                state[REASON] = NO_POOL
+                return i
+        flows[flow]["last_ns"] = max(int64(flows[flow]["last_ns"]), ts)
+        stream["packets"] = int64(stream["packets"]) + 1
+        stream["last_ns"] = ts
+        other["n_stalled"] = 0
+        if is_syn:
+            if int64(stream["has_data"]) == 0:
+                stream["origin"] = seq
+            stream["has_syn"] = 1
+            seq = (seq + 1) & 0xFFFFFFFF
+        elif int64(stream["origin"]) < 0:
+            stream["origin"] = (seq - 1) & 0xFFFFFFFF
+        ack_pos = 0
+        if is_ack:
+            ack_pos = note_ack(other, ack)
+        pos = position(stream, seq)
+        expected = int64(stream["next_pos"])
+
+        if flags & RST_FLAG != 0:
+            if (
+                int64(stream["rst_packet"]) == 0
+                and pos >= int64(stream["acked_pos"])
+                and pos - max(expected, int64(stream["acked_pos"])) <= RST_WINDOW_BYTES
+            ):
+                stream["rst_pos"] = pos
+                stream["rst_packet"] = packet
+                stream["rst_ns"] = ts
+                stream["rst_acked_pos"] = ack_pos
+            continue
+        if wire_bytes > 0 and int64(stream["has_data"]) == 0:
+            stream["has_data"] = 1
+            if int64(stream["has_syn"]) == 0 and int64(stream["acked_pos"]) == 0:
+                stream["next_pos"] = pos  # begun before the capture: this is where it begins for us
+                expected = pos
+        end = pos + wire_bytes
+        if flags & FIN_FLAG != 0 and int64(stream["fin_packet"]) == 0:
+            if end >= expected and end - expected <= PLAUSIBLE_BYTES:
+                stream["fin_pos"] = end
+                stream["fin_packet"] = packet
+                stream["fin_ns"] = ts
+        elif (
+            pos < int64(stream["highest_pos"])
+            and end <= int64(stream["highest_pos"])
+            and (wire_bytes > 0 or pos == int64(stream["acked_pos"]) - 1)
+        ):
+            stream["n_stalled"] = int64(stream["n_stalled"]) + 1  # a retransmission, or a keep-alive probe
+            stream["stalled_ns"] = ts
+        elif flags & FIN_FLAG != 0 and end == int64(stream["fin_pos"]):
+            stream["n_stalled"] = int64(stream["n_stalled"]) + 1
+            stream["stalled_ns"] = ts
+        if wire_bytes > 0 and end - expected <= PLAUSIBLE_BYTES and end > expected:
+            if int64(stream["mode"]) != OTHER:
+                place(
+                    data,
+                    int64(segment["payload_off"]),
+                    pos,
+                    captured,
+                    wire_bytes,
+                    ts,
+                    packet,
+                    ack_pos,
+                    streams,
+                    index,
+                    parked,
+                    pool,
+                    spans,
+                    state,
+                )
+            else:
+                stream["next_pos"] = end
+        stream["highest_pos"] = max(int64(stream["highest_pos"]), end if end - expected <= PLAUSIBLE_BYTES else 0)
+        if int64(stream["n_parked"]) > 0:
+            give_up(spans, state, streams, index, parked, ts)
+        if int64(other["n_parked"]) > 0:
+            give_up(spans, state, streams, 2 * flow + 1 - direction, parked, ts)
+    state[REASON] = DONE
+    return len(segments)
+
+
+@kernel
+def give_up(spans: Rows, state: Rows, streams: Rows, index: int, parked: Rows, ts: int) -> None:
+    """Skip a gap that will not be filled any more: acknowledged and long past, or too much waits behind it."""
+    stream = streams[index]
+    first = parked[int64(stream["parked"])]
+    n = int64(stream["n_parked"])
+    is_full = n >= MAX_PARKED_SEGMENTS or int64(stream["parked_bytes"]) > MAX_PARKED_BYTES
+    is_acked = int64(stream["acked_pos"]) > int64(stream["next_pos"])
+    if is_full or (is_acked and (n >= GAP_AFTER_SEGMENTS or ts - int64(first["ts_ns"]) > GAP_AFTER_NS)):
+        skip_gap(spans, state, streams, index, parked)
+
+
+@kernel
+def flush(chosen: Rows, start: int, streams: Rows, parked: Rows, spans: Rows, state: Rows) -> int:
+    """Hand on everything that is parked in these flows, gaps named: they have ended.
+
+    Returns:
+        How many of `chosen` are done; fewer than all where `spans` has no room for the next.
+
+    """
+    for i in range(start, len(chosen)):
+        for direction in range(2):
+            index = 2 * int64(chosen[i]) + direction
+            while int64(streams[index]["parked"]) >= 0:
+                if int64(state[N_SPANS]) > len(spans) - 2 * MAX_PARKED_SEGMENTS - 4:
+                    return i
+                skip_gap(spans, state, streams, index, parked)
+    return len(chosen)
+
+
+@kernel
+def find_ended(flows: Rows, streams: Rows, before_ns: int, found: Rows) -> int:
+    """Flows whose end is complete and older than `before_ns`, and all that were detached; their number."""
+    n = 0
+    for flow in range(len(flows)):
+        state = int64(flows[flow]["state"])
+        if state == FREE or n >= len(found):
+            continue
+        if state == LIVE:
+            if int64(flows[flow]["last_ns"]) > before_ns:
+                continue
+            a, b = streams[2 * flow], streams[2 * flow + 1]
+            is_reset = int64(a["rst_packet"]) > 0 or int64(b["rst_packet"]) > 0
+            is_finished = (
+                int64(a["fin_packet"]) > 0
+                and int64(b["fin_packet"]) > 0
+                and int64(a["acked_pos"]) > int64(a["fin_pos"])
+                and int64(b["acked_pos"]) > int64(b["fin_pos"])
+            )
+            if not is_reset and not is_finished:
+                continue
+        found[n] = flow
+        n += 1
+    return n
+
+
+@kernel
+def remove_flows(chosen: Rows, slots: Rows, flows: Rows, free: Rows, keys: Rows, state: Rows) -> None:
+    """Take flows out of the table and make their rows free."""
+    for i in range(len(chosen)):
+        flow = int64(chosen[i])
+        row = flows[flow]
+        if int64(row["state"]) == LIVE:
+            at = find_slot(
+                slots,
+                flows,
+                keys,
+                int64(row["a_hi"]),
+                int64(row["a_lo"]),
+                int64(row["b_hi"]),
+                int64(row["b_lo"]),
+                int64(row["a_port"]),
+                int64(row["b_port"]),
+            )
+            if int64(slots[at]) == flow:
+                slots[at] = DELETED
+        row["state"] = FREE
+        free[int64(state[N_FREE])] = flow
+        state[N_FREE] += 1
+
+
+@kernel
+def fill_slots(slots: Rows, flows: Rows, keys: Rows, state: Rows) -> None:
+    """Enter every live flow into an empty table: after growth, or when too many slots are marked deleted."""
+    n = 0
+    for flow in range(len(flows)):
+        row = flows[flow]
+        if int64(row["state"]) == LIVE:
+            at = find_slot(
+                slots,
+                flows,
+                keys,
+                int64(row["a_hi"]),
+                int64(row["a_lo"]),
+                int64(row["b_hi"]),
+                int64(row["b_lo"]),
+                int64(row["a_port"]),
+                int64(row["b_port"]),
+            )
+            slots[at] = flow
+            n += 1
+    state[N_USED_SLOTS] = n
+
+
+@kernel
+def compact_pool(streams: Rows, parked: Rows, pool: Octets, moved: Rows, state: Rows) -> None:
+    """Move what is still parked to the front of the pool; `moved` (int32, one per parked row) is scratch."""
+    n, used = 0, 0
+    for i in range(int64(state[N_PARKED])):
+        row = parked[i]
+        moved[i] = -1
+        if int64(row["in_use"]) == 0:
+            continue
+        off, size = int64(row["off"]), int64(row["n_bytes"])
+        for k in range(size):
+            pool[used + k] = pool[off + k]
+        moved[i] = n
+        target = parked[n]
+        target["pos"] = int64(row["pos"])
+        target["n_bytes"] = size
+        target["wire_bytes"] = int64(row["wire_bytes"])
+        target["off"] = used
+        target["ts_ns"] = int64(row["ts_ns"])
+        target["packet"] = int64(row["packet"])
+        target["ack_pos"] = int64(row["ack_pos"])
+        target["follower"] = int64(row["follower"])
+        target["in_use"] = 1
+        used += size
+        n += 1
+    for i in range(n):
+        follower = int64(parked[i]["follower"])
+        if follower >= 0:
+            parked[i]["follower"] = int64(moved[follower])
+    for i in range(len(streams)):
+        stream = streams[i]
+        if int64(stream["n_parked"]) > 0:
+            stream["parked"] = int64(moved[int64(stream["parked"])])
+            stream["parked_last"] = int64(moved[int64(stream["parked_last"])])
+    state[N_PARKED] = n
+    state[POOL_USED] = used

@@ -1,0 +1,540 @@
+"""The loop: chunks of a capture in, finished WebSocket connections out, in bounded memory.
+
+Owns the arrays that the steps work on and grows or empties them when a step asks for room. A `Tracker` pickles, so a
+long run can be interrupted and taken up again.
+"""
+
+import secrets
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.capture import dissect, frames, handshake, reassemble
+from analyzer.capture.container import CHUNK_PACKETS, Chunk
+from analyzer.kernel import kernel
+from analyzer.model import (
+    CONNECTION,
+    FLOW,
+    OPENING,
+    PARKED,
+    SEGMENT,
+    SIDE,
+    SPAN,
+    STREAM,
+    Counter,
+    Octets,
+    Rows,
+    int64,
+)
+
+MAX_FLOWS = 1 << 18
+"""TCP connections that may be open at once; beyond it the quarter that was idle longest is dropped."""
+
+MAX_POOL_BYTES = 1 << 26
+"""Bytes of segments that came too early, over all connections."""
+
+MAX_POOL_SEGMENTS = 1 << 18
+
+LINGER_NS = 2_000_000_000
+"""How long a connection whose end is complete waits for stragglers, in time of the capture."""
+
+SILENCE_AFTER_STALL_NS = 5_000_000_000
+"""How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
+
+
+@kernel
+def is_forced(flow_row: Rows, ports: Rows) -> int:
+    """Which side of a flow (0 or 1) has a port the user asserted to be a WebSocket server's, -1 where none has."""
+    for i in range(len(ports)):
+        if int64(flow_row["b_port"]) == int64(ports[i]):
+            return 1
+        if int64(flow_row["a_port"]) == int64(ports[i]):
+            return 0
+    return -1
+
+
+@kernel
+def scan_spans(
+    data: Octets,
+    pool: Octets,
+    spans: Rows,
+    start: int,
+    flows: Rows,
+    streams: Rows,
+    connections: Rows,
+    sides: Rows,
+    free: Rows,
+    heads: Octets,
+    heads_view: Octets,
+    free_heads: Rows,
+    openings: Rows,
+    ports: Rows,
+    state: Rows,
+) -> int:
+    """Give every span to the step that its stream's mode names.
+
+    Args:
+        pool: Where parked segments lie.
+        start: Index of the first span to read; `state[RESUME]` of its bytes are read already.
+
+    Returns:
+        Index of the first span not wholly read; `state[WHY]` says why it stopped.
+
+    """
+    for i in range(start, len(spans)):
+        span = spans[i]
+        index = int64(span["stream"])
+        flow, direction = index >> 1, index & 1
+        stream = streams[index]
+        if int64(stream["mode"]) == reassemble.OTHER:
+            state[handshake.RESUME] = 0
+            continue
+        flow_row = flows[flow]
+        n, pos = int64(span["n_bytes"]), int64(span["pos"])
+        ack, ts, packet = int64(span["ack_pos"]), int64(span["ts_ns"]), int64(span["packet"])
+        kind = int64(span["kind"])
+        if kind == reassemble.MISSING:
+            if int64(stream["mode"]) == reassemble.HTTP:
+                handshake.miss_http(pos, n, flow_row, flow, streams, direction, connections, sides, free_heads, state)
+            else:
+                connection = int64(flow_row["connection"])
+                is_client = int64(connections[connection]["client_stream"]) == direction
+                mine = 2 * connection + (0 if is_client else 1)
+                frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, ts, packet)
+            continue
+        buffer = data if kind == reassemble.IN_CHUNK else pool
+        off = int64(span["off"])
+        done = int64(state[handshake.RESUME])
+        state[handshake.RESUME] = 0
+        while done < n:
+            mode = int64(stream["mode"])
+            if mode == reassemble.OTHER:
+                break
+            connection = int64(flow_row["connection"])
+            if mode == reassemble.FRAMES:
+                row = connections[connection]
+                is_client = int64(row["client_stream"]) == direction
+                mine = 2 * connection + (0 if is_client else 1)
+                if is_client and int64(row["handshake"]) == handshake.PENDING:
+                    if int64(sides[mine]["frames"]) == 0 and int64(sides[mine]["header_bytes"]) == 0:
+                        if int64(buffer[off + done]) == 71:  # "G": no frame begins so, but the next request does
+                            stream["mode"] = reassemble.HTTP
+                            continue
+                frames.walk(
+                    buffer,
+                    off + done,
+                    n - done,
+                    pos + done,
+                    ack,
+                    ts,
+                    packet,
+                    sides[mine],
+                    sides[mine ^ 1],
+                    row,
+                    is_client,
+                )
+                if (
+                    int64(sides[mine]["close"]) == frames.NO_CLOSE
+                    and int64(sides[mine ^ 1]["close"]) == frames.NO_CLOSE
+                    and not has_ended(streams, flow, packet)
+                ):
+                    row["activity_ns"] = max(int64(row["activity_ns"]), ts)
+                break
+            if int64(state[handshake.FREE_CONNECTIONS]) == 0:
+                state[handshake.WHY] = handshake.NO_CONNECTIONS
+                state[handshake.RESUME] = done
+                return i
+            if int64(stream["head"]) < 0 and int64(state[handshake.FREE_HEADS]) == 0:
+                state[handshake.WHY] = handshake.NO_HEADS
+                state[handshake.RESUME] = done
+                return i
+            if (
+                len(ports) > 0
+                and connection < 0
+                and int64(stream["has_syn"]) == 0
+                and int64(stream["head"]) < 0
+                and not handshake.begins(buffer, off + done, n - done, handshake.GET)
+                and not handshake.begins(buffer, off + done, n - done, handshake.HTTP_VERSION)
+            ):
+                server = is_forced(flow_row, ports)
+                if server >= 0:
+                    connection = handshake.begin_connection(
+                        connections,
+                        sides,
+                        free,
+                        state,
+                        flow_row,
+                        flow,
+                        1 - server,
+                        handshake.MISSING_HANDSHAKE,
+                        frames.OUT_OF_STEP,
+                        frames.OUT_OF_STEP,
+                    )
+                    streams[2 * flow]["mode"] = reassemble.FRAMES
+                    streams[2 * flow + 1]["mode"] = reassemble.FRAMES
+                    continue
+            done += handshake.read_http(
+                buffer,
+                off + done,
+                n - done,
+                pos + done,
+                ack,
+                ts,
+                packet,
+                flow_row,
+                flow,
+                streams,
+                direction,
+                connections,
+                sides,
+                free,
+                heads,
+                heads_view,
+                free_heads,
+                openings,
+                state,
+            )
+    state[handshake.WHY] = handshake.ALL_READ
+    return len(spans)
+
+
+@kernel
+def has_ended(streams: Rows, flow: int, packet: int) -> bool:
+    """Whether a FIN or RST of either side came before this packet."""
+    for direction in range(2):
+        stream = streams[2 * flow + direction]
+        fin, rst = int64(stream["fin_packet"]), int64(stream["rst_packet"])
+        if 0 < fin < packet or 0 < rst < packet:
+            return True
+    return False
+
+
+class Finished(NamedTuple):
+    """WebSocket connections that are over, all arrays with one row per connection.
+
+    `streams` and `sides` have shape (n, 2): what the client sent, what the server sent. `evicted` is a limit's doing,
+    `superseded` an attempt after which the same TCP connection carried another one.
+    """
+
+    connections: Rows
+    flows: Rows
+    streams: Rows
+    sides: Rows
+    requests: list[bytes | None]
+    responses: list[bytes | None]
+    evicted: Rows
+    superseded: Rows
+    vanished: Rows
+
+
+def _read_only(array: Octets) -> Octets:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+class Tracker:
+    """Follows every TCP connection of one capture and gives out the WebSocket connections among them as they end.
+
+    Attributes:
+        counters: What the dissecting kernel did not understand, by `Counter`.
+        n_encrypted, n_midstream, n_evicted: Flows not looked into, and dropped.
+
+    """
+
+    def __init__(self, *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            ports: Server ports where connections without a captured handshake are taken for WebSockets.
+            max_flows: TCP connections that may be open at once.
+
+        """
+        self._max_flows = max_flows
+        self._ports = np.array(sorted(ports), np.int64)
+        self._keys = np.array([secrets.randbits(64) | 1 for _ in range(9)], np.uint64)
+        self._segments = np.zeros(CHUNK_PACKETS, SEGMENT)
+        self._spans = np.zeros(4 * reassemble.MAX_PARKED_SEGMENTS, SPAN)
+        self._state = np.zeros(reassemble.STATE_SIZE, np.int64)
+        self._state[reassemble.MAY_PARK] = 1
+        self._opening_state = np.zeros(handshake.OPENING_STATE_SIZE, np.int64)
+        self._flows = np.zeros(0, FLOW)
+        self._streams = np.zeros(0, STREAM)
+        self._free = np.zeros(0, np.int32)
+        self._slots = np.zeros(0, np.int32)
+        self._connections = np.zeros(0, CONNECTION)
+        self._sides = np.zeros(0, SIDE)
+        self._free_connections = np.zeros(0, np.int32)
+        self._parked = np.zeros(256, PARKED)
+        self._pool = np.zeros(1 << 16, np.uint8)
+        self._heads = np.zeros(0, np.uint8)
+        self._free_heads = np.zeros(0, np.int32)
+        self._openings = np.zeros(0, OPENING)
+        self._requests: dict[int, bytes] = {}
+        self._responses: dict[int, bytes] = {}
+        self._clock_ns = 0
+        self._since_sweep = 0
+        self.counters = np.zeros(len(Counter), np.int64)
+        self.n_encrypted = 0
+        self.n_midstream = 0
+        self.n_evicted = 0
+        self._grow_flows(512)
+        self._grow_connections(64)
+        self._grow_heads(8)
+
+    @property
+    def n_flows(self) -> int:
+        """TCP connections seen."""
+        return int(self._state[reassemble.N_FLOWS])
+
+    @property
+    def n_connections(self) -> int:
+        """WebSocket connections, and attempts at one, seen."""
+        return int(self._opening_state[handshake.N_CONNECTIONS])
+
+    @property
+    def n_dropped_segments(self) -> int:
+        """Segments that came too early when there was no room left to keep them."""
+        return int(self._state[reassemble.DROPPED])
+
+    @property
+    def n_skipped_heads(self) -> int:
+        """HTTP heads that were too long, or too many at once."""
+        return int(self._opening_state[handshake.SKIPPED_HEADS])
+
+    def feed(self, chunk: Chunk) -> list[Finished]:
+        """Follow the packets of one chunk; what has ended by then comes back."""
+        finished: list[Finished] = []
+        if not self._state[reassemble.MAY_PARK]:
+            self._make_room_in_pool(0, 0)
+        with np.errstate(over="ignore"):  # the flow hash wraps on purpose
+            n = dissect.scan_packets(chunk.data, chunk.packets, chunk.first_packet, self._segments, self.counters)
+            at = 0
+            while True:
+                at = self._scan_segments(chunk.data, self._segments[:n], at)
+                reason = int(self._state[reassemble.REASON])
+                self._walk(chunk.data)
+                if reason == reassemble.DONE:
+                    break
+                if reason == reassemble.NO_FLOWS:
+                    finished += self._make_room_for_flows()
+                elif reason == reassemble.NO_POOL:
+                    segment = self._segments[at]
+                    n_parked = int(self._streams["n_parked"].max())
+                    self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
+            self._clock_ns = max(self._clock_ns, int(chunk.packets["ts_ns"].max()))
+            self._since_sweep += len(chunk.packets)
+            if self._since_sweep >= len(self._flows) // 4:
+                finished += self._sweep(self._clock_ns - LINGER_NS)
+        return finished
+
+    def finish(self) -> list[Finished]:
+        """The capture has ended: everything that is still open comes back."""
+        with np.errstate(over="ignore"):
+            return self._sweep(None)
+
+    def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
+        self._state[reassemble.N_SPANS] = 0
+        return reassemble.scan_segments(
+            data,
+            segments,
+            start,
+            self._slots,
+            self._flows,
+            self._streams,
+            self._free,
+            self._keys,
+            self._parked,
+            self._pool,
+            self._spans,
+            self._state,
+        )
+
+    def _walk(self, data: Octets) -> None:
+        """Read the spans that reassembly has just written."""
+        at, n = 0, int(self._state[reassemble.N_SPANS])
+        while at < n:
+            at = scan_spans(
+                data,
+                _read_only(self._pool),
+                self._spans[:n],
+                at,
+                self._flows,
+                self._streams,
+                self._connections,
+                self._sides,
+                self._free_connections,
+                self._heads,
+                _read_only(self._heads),
+                self._free_heads,
+                self._openings,
+                self._ports,
+                self._opening_state,
+            )
+            self._take_heads()
+            why = int(self._opening_state[handshake.WHY])
+            if why == handshake.NO_CONNECTIONS:
+                self._grow_connections(len(self._connections))
+            elif why == handshake.NO_HEADS and not self._opening_state[handshake.FREE_HEADS]:
+                self._make_room_for_heads()
+
+    def _take_heads(self) -> None:
+        """Copy complete heads out of their slots and give the slots back."""
+        state = self._opening_state
+        for row in self._openings[: state[handshake.N_OPENINGS]].tolist():
+            _, _, connection, slot, n, kind = row
+            begin = slot * handshake.MAX_HEAD_BYTES
+            heads = self._requests if kind == handshake.REQUEST else self._responses
+            heads[connection] = self._heads[begin : begin + n].tobytes()
+            self._free_heads[state[handshake.FREE_HEADS]] = slot
+            state[handshake.FREE_HEADS] += 1
+        state[handshake.N_OPENINGS] = 0
+
+    def _make_room_for_heads(self) -> None:
+        """More slots, or at the limit all incomplete heads are dropped and counted."""
+        n = len(self._free_heads)
+        if n < handshake.MAX_HEAD_SLOTS:
+            self._grow_heads(n)
+            return
+        held = self._streams["head"] >= 0
+        self._opening_state[handshake.SKIPPED_HEADS] += int(held.sum())
+        self._streams["head"][held] = -1
+        self._streams["head_bytes"][held] = 0
+        self._free_heads[:] = np.arange(n)
+        self._opening_state[handshake.FREE_HEADS] = n
+
+    def _make_room_for_flows(self) -> list[Finished]:
+        """More rows, or at the limit the flows that were idle longest leave."""
+        n = len(self._flows)
+        if n < self._max_flows:
+            self._grow_flows(min(n, self._max_flows - n))
+            return []
+        finished = self._sweep(self._clock_ns - LINGER_NS)
+        if self._state[reassemble.N_FREE] < n // 8:
+            live = np.flatnonzero(self._flows["state"] == reassemble.LIVE)
+            n_evicted = max(1, n // 4)
+            oldest = np.argpartition(self._flows["last_ns"][live], min(n_evicted, len(live)) - 1)[:n_evicted]
+            chosen = np.sort(live[oldest])
+            self.n_evicted += len(chosen)
+            finished += self._collect(chosen, is_evicted=True)
+        return finished
+
+    def _make_room_in_pool(self, n_bytes: int, n_segments: int) -> None:
+        """Move what is parked together, then grow; at the limit nothing more is parked until some has left."""
+        state = self._state
+        moved = np.empty(len(self._parked), np.int32)
+        reassemble.compact_pool(self._streams, self._parked, self._pool, moved, state)
+        n_bytes += int(state[reassemble.POOL_USED])
+        n_segments += int(state[reassemble.N_PARKED])
+        state[reassemble.MAY_PARK] = n_bytes <= MAX_POOL_BYTES and n_segments <= MAX_POOL_SEGMENTS
+        if not state[reassemble.MAY_PARK]:
+            return
+        while len(self._pool) < 2 * n_bytes:
+            self._pool = np.concatenate([self._pool, np.zeros(len(self._pool), np.uint8)])
+        while len(self._parked) < 2 * n_segments:
+            self._parked = np.concatenate([self._parked, np.zeros(len(self._parked), PARKED)])
+
+    def _grow_flows(self, n_more: int) -> None:
+        n = len(self._flows)
+        self._flows = np.concatenate([self._flows, np.zeros(n_more, FLOW)])
+        self._streams = np.concatenate([self._streams, np.zeros(2 * n_more, STREAM)])
+        free = self._free[: self._state[reassemble.N_FREE]]
+        # the lowest index is taken first
+        self._free = np.concatenate([np.arange(n, n + n_more, dtype=np.int32)[::-1], free, np.zeros(n, np.int32)])
+        self._free = self._free[: n + n_more].astype(np.int32)
+        self._state[reassemble.N_FREE] = len(free) + n_more
+        self._fill_slots()
+
+    def _fill_slots(self) -> None:
+        size = 1024
+        while size < 4 * len(self._flows):
+            size *= 2
+        self._slots = np.full(size, reassemble.EMPTY, np.int32)
+        reassemble.fill_slots(self._slots, self._flows, self._keys, self._state)
+
+    def _grow_connections(self, n_more: int) -> None:
+        n = len(self._connections)
+        self._connections = np.concatenate([self._connections, np.zeros(n_more, CONNECTION)])
+        self._sides = np.concatenate([self._sides, np.zeros(2 * n_more, SIDE)])
+        free = self._free_connections[: self._opening_state[handshake.FREE_CONNECTIONS]]
+        self._free_connections = np.zeros(n + n_more, np.int32)
+        self._free_connections[:n_more] = np.arange(n + n_more - 1, n - 1, -1)
+        self._free_connections[n_more : n_more + len(free)] = free
+        self._opening_state[handshake.FREE_CONNECTIONS] = n_more + len(free)
+
+    def _grow_heads(self, n_more: int) -> None:
+        n = len(self._free_heads)
+        self._heads = np.concatenate([self._heads, np.zeros(n_more * handshake.MAX_HEAD_BYTES, np.uint8)])
+        free = self._free_heads[: self._opening_state[handshake.FREE_HEADS]]
+        self._free_heads = np.zeros(n + n_more, np.int32)
+        self._free_heads[: len(free)] = free
+        self._free_heads[len(free) : len(free) + n_more] = np.arange(n, n + n_more)
+        self._opening_state[handshake.FREE_HEADS] = len(free) + n_more
+        self._openings = np.concatenate([self._openings, np.zeros(n_more, OPENING)])
+
+    def _sweep(self, before_ns: int | None) -> list[Finished]:
+        """Let go of flows that have ended before this instant, or of all of them."""
+        self._since_sweep = 0
+        if before_ns is None:
+            ended = np.flatnonzero(self._flows["state"] != reassemble.FREE)
+        else:
+            found = np.empty(len(self._flows), np.int64)
+            ended = found[: reassemble.find_ended(self._flows, self._streams, before_ns, found)]
+        return self._collect(ended, is_evicted=False)
+
+    def _collect(self, ended: Rows, *, is_evicted: bool) -> list[Finished]:
+        """Take these flows out of the table, with the connections they carried and those superseded meanwhile."""
+        at = 0
+        nothing = _read_only(np.zeros(0, np.uint8))
+        while at < len(ended):
+            self._state[reassemble.N_SPANS] = 0
+            at = reassemble.flush(ended, at, self._streams, self._parked, self._spans, self._state)
+            self._walk(nothing)
+        flows = self._flows[ended]
+        self.n_encrypted += int((flows["kind"] == handshake.TLS_FLOW).sum())
+        self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
+        superseded = np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] == 1))
+        carried = flows["connection"][flows["connection"] >= 0].astype(np.int64)
+        chosen = np.concatenate([superseded, carried])
+        finished = [self._gather(chosen, is_evicted=is_evicted)] if len(chosen) else []
+        self._release_heads(ended)
+        reassemble.remove_flows(ended, self._slots, self._flows, self._free, self._keys, self._state)
+        if self._state[reassemble.N_USED_SLOTS] > len(self._slots) // 2:
+            self._fill_slots()
+        return finished
+
+    def _release_heads(self, ended: Rows) -> None:
+        """Give back the slots of heads that never became complete."""
+        indexes = np.concatenate([2 * ended, 2 * ended + 1])
+        for slot in self._streams["head"][indexes][self._streams["head"][indexes] >= 0].tolist():
+            self._free_heads[self._opening_state[handshake.FREE_HEADS]] = slot
+            self._opening_state[handshake.FREE_HEADS] += 1
+        self._streams["head"][indexes] = -1
+
+    def _gather(self, chosen: Rows, *, is_evicted: bool) -> Finished:
+        """Copy the rows of these connections and make their places free."""
+        connections = self._connections[chosen].copy()
+        order = np.lexsort((connections["ordinal"], self._flows["first_ns"][connections["flow"]]))
+        chosen, connections = chosen[order], connections[order]
+        flow = connections["flow"].astype(np.int64)
+        client = connections["client_stream"].astype(np.int64)
+        streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
+        stalled = streams["n_stalled"] >= reassemble.STALLED_RETRANSMISSIONS
+        silent = self._clock_ns - streams["stalled_ns"] >= SILENCE_AFTER_STALL_NS
+        finished = Finished(
+            connections,
+            self._flows[flow],
+            streams,
+            self._sides[np.stack([2 * chosen, 2 * chosen + 1], axis=1)],
+            [self._requests.pop(i, None) for i in chosen.tolist()],
+            [self._responses.pop(i, None) for i in chosen.tolist()],
+            np.full(len(chosen), is_evicted),
+            connections["finished"] == 1,
+            np.any(stalled & silent, axis=1),
+        )
+        self._connections["in_use"][chosen] = 0
+        state = self._opening_state
+        free = int(state[handshake.FREE_CONNECTIONS])
+        self._free_connections[free : free + len(chosen)] = chosen
+        state[handshake.FREE_CONNECTIONS] += len(chosen)
+        return finished

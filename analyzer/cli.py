@@ -1,0 +1,315 @@
+"""The command line: wiring only. Data goes to standard output, messages to standard error."""
+
+import contextlib
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import click
+
+from analyzer import __version__
+from analyzer.errors import AnalyzerError, UsageError
+from analyzer.model import CLOSES, CONNECTIONS
+
+OK, USAGE, INCOMPLETE, INTERRUPTED = 0, 2, 4, 130
+"""Exit codes; 3 is kept for a condition that was asked for and met. 1 is never used on purpose."""
+
+SUFFIXES = {".txt": "text", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".md": "markdown"}
+"""What the name given to -o says about the format."""
+
+
+class DefaultGroup(click.Group):
+    """A group where `wsclose PATH...` means `wsclose report PATH...`."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Take a path for `report PATH`, and suggest a command for what is neither."""
+        first = args[0]
+        if first not in self.commands:
+            if first == "-" or first.startswith("-") or Path(first).exists() or any(c in first for c in "*?["):
+                return "report", self.commands["report"], args
+            near = difflib.get_close_matches(first, self.commands, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            looks = "" if near else " It is neither a command nor an existing path; see wsclose --help."
+            context.fail(f"no such command or file: {click.format_filename(first)!r}.{hint}{looks}")
+        return super().resolve_command(context, args)
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Take leading options of `report` for what they are."""
+        own = {"--help", "-h", "--version", "--debug"}
+        if args and args[0].startswith("-") and args[0] not in own:
+            args = ["report", *args]
+        return super().parse_args(context, args)
+
+
+def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What every reading command takes."""
+    for decorator in (
+        click.option(
+            "--port",
+            "ports",
+            type=click.IntRange(1, 65535),
+            multiple=True,
+            help="Take connections to this server port for WebSockets even where their handshake was not captured.",
+        ),
+        click.option(
+            "-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format."
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Say what is read."),
+        click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code."),
+        click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
+    ):
+        function = decorator(function)
+    return function
+
+
+def format_option(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--format with these choices, the first by default."""
+    return click.option("--format", "form", type=click.Choice(names), help=f"Output format, {names[0]} by default.")
+
+
+EPILOG = """\b
+Examples:
+  wsclose trace.pcapng                       report on one capture
+  wsclose report captures/ -o report.md      a directory, as Markdown
+  tcpdump -i eth0 -w - tcp | wsclose closes -
+  wsclose explain 1006
+  wsclose compare 1005 1006
+
+\b
+Exit codes: 0 done; 2 usage, or nothing could be read; 4 incomplete (damage, a
+file failed, a limit dropped data); 130 interrupted."""
+
+
+@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.version_option(__version__, prog_name="wsclose")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Why did my WebSocket close? Reads packet captures and says for each endpoint which close code it saw, how that
+    is known, and what to do about it.
+    """
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  wsclose report trace.pcap\n  wsclose report captures/ --format json -o report.json"
+)
+@input_options
+@format_option("text", "json", "csv", "markdown")
+def report(
+    paths: tuple[str, ...], ports: tuple[int, ...], output: str | None, verbose: bool, quiet: bool, form: str | None
+) -> int:
+    """Count the close codes and explain each one that occurs."""
+    from analyzer import analysis
+    from analyzer.knowledge import catalogue
+    from analyzer.report.counts import Counts
+    from analyzer.report.document import Report
+
+    form = _choose_format(form, output, ("text", "json", "csv", "markdown"))
+    counts = Counts()
+    is_partial = False
+    try:
+        for batch in analysis.stream(*paths, ports=ports, progress=_progress(verbose)):
+            counts.add(batch.closes, batch.connections, batch.inputs)
+    except KeyboardInterrupt:
+        is_partial = True
+    if not is_partial:
+        _refuse_unless_read(counts.inputs, counts.n_inputs)
+    result = Report(counts, catalogue.load(), is_partial=is_partial)
+    with _open_output(output) as out:
+        if form == "json":
+            json.dump(result.document, out, ensure_ascii=False, indent=2)
+            out.write("\n")
+        elif form == "csv":
+            from analyzer.report.markdown import render_csv
+
+            out.write(render_csv(result.document))
+        elif form == "markdown":
+            out.write(result.to_markdown())
+        else:
+            from analyzer.report.terminal import print_report
+
+            print_report(result.document, out)
+    return INTERRUPTED if is_partial else _conclude(counts.inputs, quiet)
+
+
+def _write_rows(
+    which: str,
+    paths: tuple[str, ...],
+    ports: tuple[int, ...],
+    output: str | None,
+    verbose: bool,
+    quiet: bool,
+    form: str,
+) -> int:
+    from analyzer import analysis
+    from analyzer.report.rows import WRITERS
+
+    inputs: list[dict[str, Any]] = []
+    schema = CLOSES if which == "closes" else CONNECTIONS
+    batches = analysis.stream(*paths, ports=ports, progress=_progress(verbose))
+    try:
+        with _open_output(output) as out:
+            writer = WRITERS[form](out, schema)
+            for batch in batches:
+                writer.write(batch.closes if which == "closes" else batch.connections)
+                out.flush()
+                inputs += batch.inputs.rows()
+    except KeyboardInterrupt:
+        if not quiet:
+            click.echo("wsclose: interrupted; what was found so far is written", err=True)
+        return INTERRUPTED
+    _refuse_unless_read(inputs, len(inputs))
+    return _conclude(inputs, quiet)
+
+
+@cli.command(epilog="\b\nExamples:\n  wsclose closes trace.pcap\n  wsclose closes captures/ --format csv -o closes.csv")
+@input_options
+@format_option("text", "jsonl", "csv")
+def closes(
+    paths: tuple[str, ...], ports: tuple[int, ...], output: str | None, verbose: bool, quiet: bool, form: str | None
+) -> int:
+    """One row for each endpoint's view of each end, written as they are found."""
+    form = _choose_format(form, output, ("text", "jsonl", "csv"))
+    return _write_rows("closes", paths, ports, output, verbose, quiet, form)
+
+
+@cli.command(epilog="\b\nExamples:\n  wsclose connections trace.pcap\n  wsclose connections trace.pcap --format jsonl")
+@input_options
+@format_option("text", "jsonl", "csv")
+def connections(
+    paths: tuple[str, ...], ports: tuple[int, ...], output: str | None, verbose: bool, quiet: bool, form: str | None
+) -> int:
+    """One row for each WebSocket connection, written as they end."""
+    form = _choose_format(form, output, ("text", "jsonl", "csv"))
+    return _write_rows("connections", paths, ports, output, verbose, quiet, form)
+
+
+CODE = click.IntRange(0, 65535)
+
+
+@cli.command(epilog="\b\nExample:\n  wsclose explain 1005 1006")
+@click.argument("codes", nargs=-1, required=True, type=CODE, metavar="CODE...")
+def explain(codes: tuple[int, ...]) -> int:
+    """Say what is known about a close code."""
+    from analyzer.knowledge import catalogue
+    from analyzer.report.terminal import print_code
+
+    for i, code in enumerate(codes):
+        if i:
+            click.echo()
+        print_code(code, catalogue.load(), sys.stdout)
+    return OK
+
+
+@cli.command(epilog="\b\nExample:\n  wsclose compare 1001 1012")
+@click.argument("code", type=CODE)
+@click.argument("other", type=CODE)
+def compare(code: int, other: int) -> int:
+    """Set two close codes side by side."""
+    from analyzer.knowledge import catalogue
+    from analyzer.report.terminal import print_comparison
+
+    print_comparison(code, other, catalogue.load(), sys.stdout)
+    return OK
+
+
+def _choose_format(form: str | None, output: str | None, allowed: tuple[str, ...]) -> str:
+    """The format asked for, else what the output's suffix says, else text."""
+    if form is not None or output is None:
+        return form or allowed[0]
+    implied = SUFFIXES.get(Path(output).suffix.lower())
+    if implied not in allowed:
+        suffixes = ", ".join(suffix for suffix, name in SUFFIXES.items() if name in allowed)
+        raise UsageError(f"{output}: no format goes with this suffix; use one of {suffixes}, or --format")
+    return implied
+
+
+@contextlib.contextmanager
+def _open_output(output: str | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(output).open("w", encoding="utf-8", newline=""))
+        except OSError as error:
+            raise UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
+        yield file
+
+
+def _progress(verbose: bool) -> Callable[[str, int, int | None], None] | None:
+    if not verbose:
+        return None
+    seen: set[str] = set()
+
+    def say(source: str, _n_bytes: int, _size: int | None) -> None:
+        if source not in seen:
+            seen.add(source)
+            click.echo(f"wsclose: reading {source}", err=True)
+
+    return say
+
+
+def _refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
+    """Raise for the first input where not one could be read."""
+    failed = [row for row in inputs if row["status"] == "failed"]
+    if n_inputs and len(failed) == n_inputs:
+        more = f" (and {n_inputs - 1} more could not be read)" if n_inputs > 1 else ""
+        raise UsageError(f"{failed[0]['source']}: {failed[0]['message']}{more}")
+
+
+def _conclude(inputs: list[dict[str, Any]], quiet: bool) -> int:
+    """Name on standard error what was not read, and choose the exit code."""
+    limits = ("skipped_evicted", "skipped_parked", "skipped_heads")
+    code = OK
+    for row in inputs:
+        if row["status"] in ("failed", "damaged"):
+            code = INCOMPLETE
+        dropped = {name: row[name] for name in limits if row[name]}
+        if dropped:
+            code = INCOMPLETE
+        if quiet or (row["status"] == "ok" and not dropped):
+            continue
+        where = f" at byte {row['damaged_at']}" if row["damaged_at"] is not None else ""
+        lost = f", {row['lost_bytes']} bytes not read" if row["lost_bytes"] else ""
+        limit = "".join(f", {n} {name.removeprefix('skipped_')} by a limit" for name, n in dropped.items())
+        click.echo(f"wsclose: {row['source']}: {row['status']}: {row['message'] or ''}{where}{lost}{limit}", err=True)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if args is None else args
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        result = cli.main(args=arguments, prog_name="wsclose", standalone_mode=False)
+        _leave(result if isinstance(result, int) else OK)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read us has enough; a flush at exit would complain again
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
+    except (AnalyzerError, click.ClickException) as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"wsclose: {error}", err=True)
+        sys.exit(USAGE)

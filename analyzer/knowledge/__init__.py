@@ -1,0 +1,1 @@
+"""What is known about close codes, as data with sources."""

@@ -1,0 +1,675 @@
+"""Types shared by every module. Nothing here does I/O and nothing here imports anything of ours.
+
+Units are part of the name: `_ns` integer nanoseconds since 1970-01-01T00:00:00Z, `_s` seconds, `_bytes` sizes,
+`_off` offsets into the current chunk, `n_` counts. An instant is never a float: a float64 holds today's epoch
+only to about 240 ns, and pcapng is often finer.
+
+A stream position (`_pos`) counts bytes of one TCP direction: position 0 is the SYN, the first byte of data stands
+at position 1. Packet numbers start at 1, as Wireshark counts; 0 means "no such packet".
+"""
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[Any]
+"""A structured array of one of the dtypes below, a row of one, or a plain array that travels beside it."""
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    def int64(value: Any) -> int:
+        """See below; for the type checker an integer is an integer."""
+else:
+    int64 = np.int64
+"""Kernels widen every byte and field they read with this, so that interpreted and compiled code agree."""
+
+Octets = npt.NDArray[np.uint8]
+"""Bytes as kernels take them: read-only and contiguous where they are input."""
+
+
+class Provenance(enum.StrEnum):
+    """How a close code came to be known."""
+
+    WIRE = "wire"  # two status bytes stood in the Close frame that this endpoint received
+    SYNTHESIZED = "synthesized"  # proven that none did: the RFC has the endpoint make up 1005, 1006 or 1015
+    REPORTED = "reported"  # a known system's log names the code; the bytes were not seen
+    INFERRED = "inferred"  # deduced from record sizes, or from a log of an unknown system
+    UNDETERMINED = "undetermined"  # the evidence is incomplete; no code is claimed
+
+
+class Evidence(enum.StrEnum):
+    """The row of the decision table that fired (docs/decisions.md)."""
+
+    STATUS = "status"  # a Close with a status code
+    EMPTY_CLOSE = "empty_close"  # a Close without a body
+    NO_CLOSE_FIN = "no_close_fin"  # no Close, then a FIN
+    NO_CLOSE_RST = "no_close_rst"  # no Close, then a RST
+    LATE_CLOSE = "late_close"  # a Close that met a closed socket
+    CLOSE_UNACKED = "close_unacked"  # a Close that was reset before anyone acknowledged it
+    SHORT_CLOSE = "short_close"  # a Close with a body of one byte
+    CUT_CLOSE = "cut_close"  # a Close whose body the capture lacks
+    FAILED_HERE = "failed_here"  # this endpoint failed the connection itself
+    HANDSHAKE_REJECTED = "handshake_rejected"
+    HANDSHAKE_FAILED = "handshake_failed"
+    TLS_ALERT = "tls_alert"
+    STREAM_END = "stream_end"
+    STREAM_RESET = "stream_reset"
+    SEALED_CLOSE = "sealed_close"
+    SEALED_EMPTY_CLOSE = "sealed_empty_close"
+    SEALED_NO_CLOSE = "sealed_no_close"
+    SEALED = "sealed"
+    GAP = "gap"  # bytes are missing where a frame header could be
+    OPEN_END = "open_end"  # the capture ends first
+    VANISHED = "vanished"  # unanswered retransmissions, then silence
+    EVICTED = "evicted"  # a limit of this program dropped the connection
+    LOG_RECEIVED = "log_received"
+    LOG_SENT = "log_sent"
+    LOG_STATED = "log_stated"
+
+
+class Confidence(enum.StrEnum):
+    """How sure a view is of its code; an undetermined one has none."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class Endpoint(enum.StrEnum):
+    """Whose view a row tells."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    PROXY = "proxy"
+    UNKNOWN = "unknown"
+
+
+class Received(enum.StrEnum):
+    """What Close travelled towards an endpoint, or away from it."""
+
+    NONE = "none"
+    STATUS = "status"
+    EMPTY = "empty"
+    SHORT = "short"  # one byte of body
+    CUT = "cut"  # header seen, body missing from the capture
+    SEALED = "sealed"
+    UNKNOWN = "unknown"
+
+
+RECEIVED = tuple(Received)
+"""`Received` by the small integers that kernels store: `RECEIVED[0]` is NONE."""
+
+
+class Initiator(enum.StrEnum):
+    """Who sent the first Close."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    BOTH = "both"  # the two Closes crossed on the way
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
+class End(enum.StrEnum):
+    """How the transport ended."""
+
+    FIN = "fin"
+    RST = "rst"
+    STREAM_END = "stream_end"
+    STREAM_RESET = "stream_reset"
+    VANISHED = "vanished"
+    OPEN = "open"
+    EVICTED = "evicted"
+    UNKNOWN = "unknown"
+
+
+class Handshake(enum.StrEnum):
+    """How the opening handshake went (RFC 6455 section 4)."""
+
+    COMPLETE = "complete"
+    REJECTED = "rejected"  # answered with another status than 101
+    FAILED = "failed"  # never answered, or answered so that the client dropped it
+    MISSING = "missing"  # the capture begins later
+
+
+HANDSHAKES = tuple(Handshake)
+"""`Handshake` by the small integers that kernels store."""
+
+
+class Anomaly(enum.IntFlag):
+    """What a peer did that RFC 6455 forbids or advises against; a row may carry several."""
+
+    NONE = 0
+    UNMASKED_CLIENT = enum.auto()  # section 5.1
+    MASKED_SERVER = enum.auto()  # section 5.1
+    RESERVED_OPCODE = enum.auto()  # section 5.2: 3 to 7, 11 to 15
+    RESERVED_BITS = enum.auto()  # section 5.2: RSV set though no extension defines it
+    RSV_ON_CONTROL = enum.auto()  # RFC 7692 section 6.1
+    NON_MINIMAL_LENGTH = enum.auto()  # section 5.2
+    LENGTH_TOP_BIT = enum.auto()  # section 5.2: a 64-bit length with its top bit set
+    CONTROL_TOO_LONG = enum.auto()  # section 5.5: more than 125 bytes
+    FRAGMENTED_CONTROL = enum.auto()  # section 5.5: control frame with FIN=0
+    ORPHAN_CONTINUATION = enum.auto()  # section 5.4: a continuation without a start
+    INTERRUPTED_MESSAGE = enum.auto()  # section 5.4: a new data frame inside a message
+    ONE_BYTE_BODY = enum.auto()  # section 5.5.1
+    REASON_TOO_LONG = enum.auto()  # section 5.5: more than 123 bytes
+    REASON_NOT_UTF8 = enum.auto()  # section 8.1
+    LOCAL_CODE_ON_WIRE = enum.auto()  # section 7.4.1: 1005, 1006, 1015
+    CODE_OUT_OF_RANGE = enum.auto()  # section 7.4.2: below 1000, 1004, 1016 to 2999, above 4999
+    SERVER_SENT_1010 = enum.auto()  # section 7.4.1
+    DATA_AFTER_CLOSE = enum.auto()  # section 5.5.1
+    SECOND_CLOSE = enum.auto()  # section 1.4
+    NO_CLOSE_REPLY = enum.auto()  # section 5.5.1
+    REPLY_DIFFERS = enum.auto()  # a note: legal, but not the usual echo
+    CLIENT_ENDED_FIRST = enum.auto()  # a note: section 7.1.1 asks the client to wait for the server
+    SERVER_LINGERED = enum.auto()  # section 7.1.1: the server left TCP open after both Closes
+    WRONG_ACCEPT = enum.auto()  # section 4.1
+    UNREQUESTED_SUBPROTOCOL = enum.auto()  # section 4.1
+    UNREQUESTED_EXTENSION = enum.auto()  # section 4.1
+    TEXT_NOT_UTF8 = enum.auto()  # section 8.1
+    RESYNCHRONIZED = enum.auto()  # ours: the frame walk found step again behind missing bytes
+
+
+ANOMALIES = tuple(flag for flag in Anomaly if flag)
+
+VIOLATIONS = (
+    Anomaly.UNMASKED_CLIENT
+    | Anomaly.MASKED_SERVER
+    | Anomaly.RESERVED_OPCODE
+    | Anomaly.RESERVED_BITS
+    | Anomaly.RSV_ON_CONTROL
+    | Anomaly.NON_MINIMAL_LENGTH
+    | Anomaly.LENGTH_TOP_BIT
+    | Anomaly.CONTROL_TOO_LONG
+    | Anomaly.FRAGMENTED_CONTROL
+    | Anomaly.ORPHAN_CONTINUATION
+    | Anomaly.INTERRUPTED_MESSAGE
+    | Anomaly.ONE_BYTE_BODY
+    | Anomaly.REASON_TOO_LONG
+    | Anomaly.REASON_NOT_UTF8
+    | Anomaly.LOCAL_CODE_ON_WIRE
+    | Anomaly.CODE_OUT_OF_RANGE
+    | Anomaly.TEXT_NOT_UTF8
+)
+"""Anomalies for which a receiver fails the connection (RFC 6455 section 7.1.7)."""
+
+LOCAL_ONLY = frozenset({1005, 1006, 1015})
+"""Codes an endpoint makes up and MUST NOT send (RFC 6455 section 7.4.1)."""
+
+FAILING = (1002, 1003, 1007, 1009, 1010)
+"""Codes an endpoint sends when it fails the connection because of what it received (RFC 6455 section 7.4.1)."""
+
+
+def is_illegal_on_wire(code: int) -> bool:
+    """Whether no endpoint may send this code (RFC 6455 section 7.4); 4xxx codes are private, never illegal."""
+    return code < 1000 or code == 1004 or code in LOCAL_ONLY or 1016 <= code < 3000 or code > 4999
+
+
+PACKET = np.dtype(
+    [
+        ("ts_ns", "i8"),
+        ("off", "i8"),
+        ("captured_bytes", "i8"),
+        ("wire_bytes", "i8"),
+        ("link_type", "i4"),
+        ("interface", "i4"),
+    ],
+    align=True,
+)
+"""One record of a capture file; `off` points at its first captured byte in the chunk."""
+
+INTERFACE = np.dtype(
+    [
+        ("link_type", "i8"),
+        ("snaplen_bytes", "i8"),
+        ("multiplier", "i8"),
+        ("divisor", "i8"),
+        ("shift", "i8"),
+        ("offset_s", "i8"),
+    ],
+    align=True,
+)
+"""One pcapng interface: nanoseconds = ticks * multiplier // divisor, or ticks * 10**9 >> shift where shift is set."""
+
+SEGMENT = np.dtype(
+    [
+        ("ts_ns", "i8"),
+        ("packet", "i8"),
+        ("src_hi", "i8"),
+        ("src_lo", "i8"),
+        ("dst_hi", "i8"),
+        ("dst_lo", "i8"),
+        ("payload_off", "i8"),
+        ("payload_bytes", "i8"),
+        ("wire_bytes", "i8"),
+        ("seq", "u4"),
+        ("ack", "u4"),
+        ("sport", "u2"),
+        ("dport", "u2"),
+        ("window", "u2"),
+        ("flags", "u1"),
+        ("ttl", "u1"),
+    ],
+    align=True,
+)
+"""One TCP segment. Addresses are 128 bits in two signed halves, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+`payload_bytes` were captured, `wire_bytes` travelled."""
+
+FLOW = np.dtype(
+    [
+        ("a_hi", "i8"),
+        ("a_lo", "i8"),
+        ("b_hi", "i8"),
+        ("b_lo", "i8"),
+        ("first_ns", "i8"),
+        ("last_ns", "i8"),
+        ("a_port", "i4"),
+        ("b_port", "i4"),
+        ("connection", "i4"),
+        ("ordinal", "i4"),
+        ("state", "i1"),
+        ("kind", "i1"),
+    ],
+    align=True,
+)
+"""One TCP connection by its endpoints a < b; stream 0 is what a sends."""
+
+STREAM = np.dtype(
+    [
+        ("origin", "i8"),
+        ("next_pos", "i8"),
+        ("highest_pos", "i8"),
+        ("acked_pos", "i8"),
+        ("fin_pos", "i8"),
+        ("fin_packet", "i8"),
+        ("fin_ns", "i8"),
+        ("rst_pos", "i8"),
+        ("rst_packet", "i8"),
+        ("rst_ns", "i8"),
+        ("rst_acked_pos", "i8"),
+        ("gap_bytes", "i8"),
+        ("packets", "i8"),
+        ("last_ns", "i8"),
+        ("stalled_ns", "i8"),
+        ("parked_bytes", "i8"),
+        ("parked", "i4"),
+        ("parked_last", "i4"),
+        ("n_parked", "i4"),
+        ("n_stalled", "i4"),
+        ("head", "i4"),
+        ("head_bytes", "i4"),
+        ("mode", "i1"),
+        ("has_syn", "i1"),
+        ("has_data", "i1"),
+    ],
+    align=True,
+)
+"""One direction of a flow: where its sequence numbers stand, and how it ended."""
+
+PARKED = np.dtype(
+    [
+        ("pos", "i8"),
+        ("n_bytes", "i8"),
+        ("wire_bytes", "i8"),
+        ("off", "i8"),
+        ("ts_ns", "i8"),
+        ("packet", "i8"),
+        ("ack_pos", "i8"),
+        ("follower", "i4"),
+        ("in_use", "i4"),
+    ],
+    align=True,
+)
+"""A segment that came too early, waiting in the pool for the bytes before it."""
+
+SPAN = np.dtype(
+    [
+        ("pos", "i8"),
+        ("off", "i8"),
+        ("n_bytes", "i8"),
+        ("ts_ns", "i8"),
+        ("packet", "i8"),
+        ("ack_pos", "i8"),
+        ("stream", "i4"),
+        ("kind", "i4"),
+    ],
+    align=True,
+)
+"""Bytes of one stream in order, `kind` says where they are: in the chunk, in the pool, or missing."""
+
+CONNECTION = np.dtype(
+    [
+        ("opened_ns", "i8"),
+        ("request_ns", "i8"),
+        ("request_packet", "i8"),
+        ("response_packet", "i8"),
+        ("activity_ns", "i8"),
+        ("client_starts_pos", "i8"),
+        ("flow", "i4"),
+        ("ordinal", "i4"),
+        ("status", "i4"),
+        ("client_stream", "i1"),
+        ("handshake", "i1"),
+        ("allowed_rsv", "i1"),
+        ("in_use", "i1"),
+        ("finished", "i1"),
+    ],
+    align=True,
+)
+"""One WebSocket connection while it lives."""
+
+MAX_CLOSE_BODY_BYTES = 125
+"""A control frame's payload (RFC 6455 section 5.5); more of a broken Close is not kept."""
+
+SIDE = np.dtype(
+    [
+        ("skip_bytes", "i8"),
+        ("frame_bytes", "i8"),
+        ("frames", "i8"),
+        ("messages", "i8"),
+        ("payload_bytes", "i8"),
+        ("message_bytes", "i8"),
+        ("largest_bytes", "i8"),
+        ("gap_bytes", "i8"),
+        ("anomalies", "i8"),
+        ("violation_packet", "i8"),
+        ("ping_ns", "i8"),
+        ("close_packet", "i8"),
+        ("close_ns", "i8"),
+        ("close_end_pos", "i8"),
+        ("close_ack_pos", "i8"),
+        ("close_bytes", "i8"),
+        ("close_anomalies", "i8"),
+        ("utf8_bounds", "i4"),
+        ("walk", "i1"),
+        ("close", "i1"),
+        ("opcode", "i1"),
+        ("final", "i1"),
+        ("message", "i1"),
+        ("utf8_left", "i1"),
+        ("masked", "i1"),
+        ("lost", "i1"),
+        ("hint", "i1"),
+        ("header_bytes", "i1"),
+        ("body_bytes", "i2"),
+        ("header", "u1", (14,)),
+        ("mask", "u1", (4,)),
+        ("body", "u1", (MAX_CLOSE_BODY_BYTES,)),
+    ],
+    align=True,
+)
+"""What one side of a WebSocket connection sent: the state of its frame walk, counters, its first Close."""
+
+OPENING = np.dtype(
+    [
+        ("ts_ns", "i8"),
+        ("packet", "i8"),
+        ("connection", "i4"),
+        ("slot", "i4"),
+        ("n_bytes", "i4"),
+        ("kind", "i4"),
+    ],
+    align=True,
+)
+"""A complete HTTP head that opens, or fails to open, a WebSocket connection; its bytes lie in a head slot."""
+
+SENT = np.dtype(
+    [
+        ("seen", "?"),  # any packet of this direction was captured
+        ("close", "i1"),  # index into RECEIVED
+        ("code", "i4"),  # status of the first Close, 0 where it has none
+        ("illegal", "?"),  # that status may not be sent
+        ("close_packet", "i8"),
+        ("close_acked", "?"),  # the receiver acknowledged its last byte
+        ("close_acks_peer", "?"),  # its segment acknowledges the other side's Close
+        ("violation_packet", "i8"),  # first packet with an anomaly of VIOLATIONS
+        ("lost", "?"),  # missing bytes may hide a frame header
+        ("found_again", "?"),  # and the walk found step again behind them
+        ("aligned", "?"),  # the walk ended between two frames
+        ("frames", "i8"),
+        ("fin_packet", "i8"),
+        ("complete", "?"),  # every byte up to the FIN, or up to the RST that ended it, was seen
+        ("rst_packet", "i8"),
+        ("rst_in_place", "?"),  # the RST stood at the receiver's next expected sequence number
+        ("rst_after_all_acked", "?"),  # when this side reset, all it had acknowledged of the other side was seen
+    ]
+)
+"""Facts about what one side sent, from which `verdict.classify` decides the other side's view."""
+
+
+class Counter(enum.IntEnum):
+    """What the dissecting kernel counts by itself; the names are columns of `inputs`."""
+
+    LINK_TYPE = 0
+    NOT_IP = 1
+    NOT_TCP = 2
+    QUIC = 3
+    TUNNEL = 4
+    FRAGMENT = 5
+    CUT_HEADER = 6
+    MALFORMED = 7
+
+
+class Column(NamedTuple):
+    """One column of a table: its name, what kind of value it holds, and what it says."""
+
+    name: str
+    kind: str  # text, int, float, time, enum or list
+    about: str
+
+
+def _side_columns(side: str) -> list[Column]:
+    close = f"{side}_close"
+    return [
+        Column(close, "enum", f"the first Close the {side} sent: {', '.join(Received)}"),
+        Column(f"{close}_code", "int", "its status code"),
+        Column(f"{close}_reason", "text", "its reason"),
+        Column(f"{close}_time", "time", "when its last byte was captured"),
+        Column(f"{close}_source", "text", "file that holds it"),
+        Column(f"{close}_record", "int", "packet number of its last byte, from 1"),
+        Column(f"{close}_anomalies", "list", "what was wrong with it"),
+    ]
+
+
+def _view_columns(side: str) -> list[Column]:
+    return [
+        Column(f"{side}_view_code", "int", f"the code the {side} reports"),
+        Column(f"{side}_view_provenance", "enum", "how that is known"),
+        Column(f"{side}_view_evidence", "enum", "the row of the decision table"),
+        Column(f"{side}_view_confidence", "enum", "high, medium or low"),
+    ]
+
+
+def _traffic_columns(side: str) -> list[Column]:
+    return [
+        Column(f"{side}_frames", "int", f"frames the {side} sent"),
+        Column(f"{side}_messages", "int", "whole text and binary messages"),
+        Column(f"{side}_bytes", "int", "payload bytes of its data frames"),
+        Column(f"{side}_largest_message_bytes", "int", "largest message, as sent (compressed if so)"),
+        Column(f"{side}_gap_bytes", "int", "bytes of its stream that the capture lacks"),
+    ]
+
+
+CLOSES = (
+    Column("source", "text", "file that holds the evidence"),
+    Column("record", "int", "packet number from 1 (as Wireshark counts) or line number from 1"),
+    Column("time", "time", "when this endpoint learned of the end"),
+    Column("connection", "text", "key into connections"),
+    Column("endpoint", "enum", "whose view this is: client, server, proxy, unknown"),
+    Column("code", "int", "the close code this endpoint reports; null exactly when undetermined"),
+    Column("provenance", "enum", ", ".join(Provenance)),
+    Column("evidence", "enum", "the row of the decision table that fired"),
+    Column("confidence", "enum", "high, medium or low"),
+    Column("received", "enum", "what Close came in: " + ", ".join(Received)),
+    Column("wire_code", "int", "its status bytes, kept even where the endpoint may not have read them"),
+    Column("sent", "enum", "what Close this endpoint sent"),
+    Column("sent_code", "int", "its status bytes"),
+    Column("raw_code", "text", "what a log printed where that differs from code"),
+    Column("reason", "text", "reason text of the Close that came in"),
+    Column("initiator", "enum", "who sent the first Close: " + ", ".join(Initiator)),
+    Column("end", "enum", "how the transport ended: " + ", ".join(End)),
+    Column("ended_by", "enum", "who ended the transport"),
+    Column("duration_s", "float", "seconds from the opening to the end"),
+    Column("client", "text", "ip:port, IPv6 in brackets"),
+    Column("server", "text", "ip:port, IPv6 in brackets"),
+    Column("host", "text", "Host header"),
+    Column("path", "text", "request target"),
+    Column("system", "text", "library or product, where known"),
+    Column("anomalies", "list", "what the peer did wrong"),
+)
+
+CONNECTIONS = (
+    Column("connection", "text", "start time, client, server, ordinal; a unique prefix is enough in commands"),
+    Column("source", "text", "file"),
+    Column("client", "text", "ip:port, IPv6 in brackets"),
+    Column("server", "text", "ip:port, IPv6 in brackets"),
+    Column("transport", "enum", "tcp, tls, h2, h2c"),
+    Column("sni", "text", "TLS server name"),
+    Column("alpn", "text", "TLS application protocol"),
+    Column("tls_version", "text", "TLS version"),
+    Column("host", "text", "Host header"),
+    Column("path", "text", "request target"),
+    Column("subprotocol", "text", "Sec-WebSocket-Protocol of the answer"),
+    Column("extensions", "text", "Sec-WebSocket-Extensions of the answer"),
+    Column("user_agent", "text", "User-Agent header"),
+    Column("server_software", "text", "Server header"),
+    Column("handshake", "enum", ", ".join(Handshake)),
+    Column("http_status", "int", "status of the answer to the upgrade request"),
+    Column("opened", "time", "when the answer was captured, else when the first packet was"),
+    Column("ended", "time", "when the transport ended"),
+    Column("duration_s", "float", "seconds from opened to ended"),
+    *_side_columns("client"),
+    *_side_columns("server"),
+    Column("initiator", "enum", "who sent the first Close: " + ", ".join(Initiator)),
+    Column("end", "enum", "how the transport ended: " + ", ".join(End)),
+    Column("ended_by", "enum", "who ended the transport"),
+    *_view_columns("client"),
+    *_view_columns("server"),
+    *_traffic_columns("client"),
+    *_traffic_columns("server"),
+    Column("silence_s", "float", "seconds without a frame before the end began"),
+    Column("close_reply_s", "float", "seconds from the first Close to the other side's"),
+    Column("end_delay_s", "float", "seconds from the last Close to the first FIN or RST"),
+    Column("unanswered_ping_s", "float", "seconds that a Ping was without Pong when the end began"),
+    Column("anomalies", "list", "what either side did wrong"),
+    Column("cause", "text", "most likely cause, where one was established"),
+    Column("cause_confidence", "enum", "high, medium or low"),
+    Column("diagnosis", "text", "key of the documented text, see `wsclose explain`"),
+)
+
+INPUTS = (
+    Column("source", "text", "path as given"),
+    Column("kind", "enum", "pcap, pcapng"),
+    Column("compression", "enum", "none, or how the file is packed"),
+    Column("bytes", "int", "bytes read"),
+    Column("records", "int", "packets"),
+    Column("flows", "int", "TCP connections"),
+    Column("connections", "int", "WebSocket connections"),
+    Column("first", "time", "first packet"),
+    Column("last", "time", "last packet"),
+    Column("damaged_at", "int", "byte offset of the first damage"),
+    Column("lost_bytes", "int", "bytes that could not be read because of it"),
+    Column("assumed_tz", "text", "time zone assumed for a log without one"),
+    Column("skipped_link_type", "int", "packets of a link type that is not read"),
+    Column("skipped_not_ip", "int", "frames that carry no IP"),
+    Column("skipped_not_tcp", "int", "IP packets that carry no TCP"),
+    Column("skipped_quic", "int", "packets to or from UDP port 443: QUIC is not decoded"),
+    Column("skipped_tunnel", "int", "packets of tunnels that are not opened (VXLAN, Geneve, GTP-U, GRE, MPLS, ...)"),
+    Column("skipped_fragment", "int", "IP fragments: not put together"),
+    Column("skipped_cut_header", "int", "packets whose TCP header was not captured"),
+    Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
+    Column("skipped_encrypted", "int", "TCP connections that carry TLS"),
+    Column("skipped_midstream", "int", "TCP connections with data, begun before the capture, not recognised"),
+    Column("skipped_evicted", "int", "TCP connections dropped because too many were open at once"),
+    Column("skipped_parked", "int", "segments dropped because too much arrived out of order"),
+    Column("skipped_heads", "int", "HTTP heads dropped for their length or number"),
+    Column("status", "enum", "ok, cut (last record cut off), damaged, failed, interrupted"),
+    Column("message", "text", "what went wrong"),
+)
+
+
+class Table:
+    """Rows of one of the three schemas as columns: plain Python values, `None` for unknown.
+
+    Cheap to build and to walk without pandas; `to_pandas` gives the DataFrame.
+    """
+
+    def __init__(self, schema: Sequence[Column], columns: Mapping[str, Sequence[Any]] | None = None) -> None:
+        self.schema = tuple(schema)
+        self.columns: dict[str, list[Any]] = {c.name: [] for c in self.schema}
+        if columns is not None:
+            self.append(columns)
+
+    def __len__(self) -> int:
+        return len(self.columns[self.schema[0].name])
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.columns[name]
+
+    def append(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Add rows given as columns of equal length; a column not given is null.
+
+        Raises:
+            ValueError: A name is not in the schema, or the lengths differ.
+
+        """
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"columns of {self.schema[0].name} have different lengths: {sorted(lengths)}")
+        unknown = columns.keys() - self.columns.keys()
+        if unknown:
+            raise ValueError(f"not in the schema: {', '.join(sorted(unknown))}")
+        n_rows = lengths.pop() if lengths else 0
+        for name, values in self.columns.items():
+            values.extend(columns[name] if name in columns else [None] * n_rows)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row as a dict in schema order; times as integer nanoseconds."""
+        names = [c.name for c in self.schema]
+        for values in zip(*(self.columns[name] for name in names), strict=True):
+            yield dict(zip(names, values, strict=True))
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The rows as a DataFrame: `Int64`/`Int32`, `float64`, `category`, `str`, `datetime64[ns, UTC]`.
+
+        Anomalies are joined with `|` (`A|B`): lists in cells break `groupby`, CSV and Parquet.
+        """
+        import pandas as pd
+
+        frame: dict[str, Any] = {}
+        for column in self.schema:
+            values = self.columns[column.name]
+            if column.kind == "int":
+                frame[column.name] = pd.array(values, dtype="Int32" if column.name.endswith("code") else "Int64")
+            elif column.kind == "float":
+                frame[column.name] = pd.array(values, dtype="float64")
+            elif column.kind == "time":
+                # through Int64: a null among integers would turn them into floats and round the nanoseconds
+                integers = pd.array(values, dtype="Int64")
+                times = pd.Series(integers.to_numpy(dtype="int64", na_value=0)).astype("datetime64[ns]")
+                frame[column.name] = times.where(~integers.isna()).dt.tz_localize("UTC")
+            elif column.kind == "enum":
+                frame[column.name] = pd.Categorical(values)
+            elif column.kind == "list":
+                frame[column.name] = pd.array([None if v is None else "|".join(v) for v in values], dtype="str")
+            else:
+                frame[column.name] = pd.array(values, dtype="str")
+        return pd.DataFrame(frame, columns=[c.name for c in self.schema])
+
+
+def anomaly_names(bits: int) -> list[str]:
+    """Names of the set bits in declaration order, lower case: `["unmasked_client"]`."""
+    if not bits:
+        return []
+    return [str(flag.name).lower() for flag in ANOMALIES if bits & flag]
+
+
+def format_time(ns: int | None) -> str | None:
+    """RFC 3339 in UTC with nanoseconds, `None` for `None`."""
+    if ns is None:
+        return None
+    return f"{np.datetime64(ns, 'ns')}Z"

@@ -1,0 +1,1 @@
+"""Rows to counts, counts to a report, a report to text."""

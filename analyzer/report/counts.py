@@ -1,0 +1,145 @@
+"""The fold: batches of rows into counts that merge, without pandas and without keeping the rows.
+
+Merging is associative and commutative, so the same code serves one process, a pool of them, or a results directory.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from analyzer.model import Table
+
+VIEW_COLUMNS = ("endpoint", "code", "provenance", "evidence", "initiator", "sent", "end", "ended_by")
+"""What views are counted by."""
+
+END_COLUMNS = ("initiator", "end", "ended_by")
+PAIR_COLUMNS = ("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance")
+HANDSHAKE_COLUMNS = ("handshake", "http_status")
+
+STORIES_KEPT = 3
+"""Whole connections kept so that a small capture's report can tell each one's story."""
+
+INPUTS_KEPT = 1000
+"""Rows of `inputs` kept as they are; further ones that are in order count in the sums only."""
+
+
+class Example(NamedTuple):
+    """Where one can see such a view: the earliest."""
+
+    time: int
+    source: str
+    record: int
+    connection: str
+    peer: str
+
+
+class Counts:
+    """Everything a report needs, of any number of rows.
+
+    Attributes:
+        views: Number of views by VIEW_COLUMNS.
+        first, last: Earliest example and latest time by the same key.
+        ends, pairs, handshakes, anomalies: Number of connections by their columns, or by anomaly.
+        stories: The first connections, whole, with their views.
+        inputs: Rows of `inputs`.
+        sums: Sums of the integer columns of all inputs.
+
+    """
+
+    def __init__(self) -> None:
+        self.views: Counter[tuple[Any, ...]] = Counter()
+        self.first: dict[tuple[Any, ...], Example] = {}
+        self.last: dict[tuple[Any, ...], int] = {}
+        self.ends: Counter[tuple[Any, ...]] = Counter()
+        self.pairs: Counter[tuple[Any, ...]] = Counter()
+        self.handshakes: Counter[tuple[Any, ...]] = Counter()
+        self.anomalies: Counter[str] = Counter()
+        self.stories: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        self.inputs: list[dict[str, Any]] = []
+        self.sums: Counter[str] = Counter()
+        self.n_inputs = 0
+        self.n_connections = 0
+
+    def add(self, closes: Table, connections: Table, inputs: Table) -> None:
+        """Count a batch of rows."""
+        if len(closes):
+            self._add_views(closes)
+        if len(connections):
+            self.n_connections += len(connections)
+            self.ends.update(zip(*(connections[c] for c in END_COLUMNS), strict=True))
+            self.pairs.update(zip(*(connections[c] for c in PAIR_COLUMNS), strict=True))
+            self.handshakes.update(zip(*(connections[c] for c in HANDSHAKE_COLUMNS), strict=True))
+            for names in connections["anomalies"]:
+                if names:
+                    self.anomalies.update(names)
+            if len(self.stories) < STORIES_KEPT:
+                self._add_stories(closes, connections)
+        self._add_inputs(inputs.rows())
+
+    def _add_views(self, closes: Table) -> None:
+        keys = list(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
+        found = Counter(keys)
+        self.views.update(found)
+        times = closes["time"]
+        for key in found:
+            if found[key] == 1 or key not in self.first:
+                self._note_example(key, keys.index(key), closes)
+        # a batch is nearly in order of time; only a view that comes earlier than its example replaces it
+        for i, (key, time) in enumerate(zip(keys, times, strict=True)):
+            if time is None:
+                continue
+            if time > self.last.get(key, -1):
+                self.last[key] = time
+            if time < self.first[key].time:
+                self._note_example(key, i, closes)
+
+    def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
+        time = closes["time"][i]
+        peer = closes["server"][i] if key[0] == "client" else closes["client"][i]
+        example = Example(
+            2**63 - 1 if time is None else time,
+            closes["source"][i],
+            closes["record"][i] or 0,
+            closes["connection"][i] or "",
+            peer or "",
+        )
+        self.first[key] = min(example, self.first.get(key, example))
+
+    def _add_stories(self, closes: Table, connections: Table) -> None:
+        views: dict[str, list[dict[str, Any]]] = {}
+        for row in closes.rows():
+            views.setdefault(row["connection"], []).append(row)
+        for row in connections.rows():
+            if len(self.stories) == STORIES_KEPT:
+                return
+            self.stories.append((row, views.get(row["connection"], [])))
+
+    def _add_inputs(self, rows: Iterable[dict[str, Any]]) -> None:
+        for row in rows:
+            self.n_inputs += 1
+            if len(self.inputs) < INPUTS_KEPT or row["status"] != "ok":
+                self.inputs.append(row)
+            for name, value in row.items():
+                if isinstance(value, int) and name not in ("first", "last", "damaged_at"):
+                    self.sums[name] += value
+
+    def merge(self, other: "Counts") -> None:
+        """Add another fold's counts to these."""
+        self.views.update(other.views)
+        for key, example in other.first.items():
+            self.first[key] = min(example, self.first.get(key, example))
+        for key, time in other.last.items():
+            self.last[key] = max(time, self.last.get(key, time))
+        for mine, theirs in (
+            (self.ends, other.ends),
+            (self.pairs, other.pairs),
+            (self.handshakes, other.handshakes),
+        ):
+            mine.update(theirs)
+        self.anomalies.update(other.anomalies)
+        self.sums.update(other.sums)
+        self.n_inputs += other.n_inputs
+        self.n_connections += other.n_connections
+        stories = [*self.stories, *other.stories]
+        self.stories = sorted(stories, key=lambda story: str(story[0]["connection"]))[:STORIES_KEPT]
+        self.inputs = [*self.inputs, *other.inputs]

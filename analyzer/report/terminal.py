@@ -1,0 +1,288 @@
+"""The report, `explain` and `compare` on a terminal: rich tables that fit the width, colour that turns itself off."""
+
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from analyzer.knowledge.catalogue import Catalogue, CodeInfo
+from analyzer.report.document import percent
+from analyzer.report.text import visible
+
+STYLES = {
+    "wire": "green",
+    "synthesized": "yellow",
+    "reported": "cyan",
+    "inferred": "magenta",
+    "undetermined": "bright_black",
+}
+"""Colour of a provenance; its word always stands beside it."""
+
+BAR_WIDTH = 12
+
+ON_WIRE = {
+    "allowed": "may be sent",
+    "never": "never sent: endpoints make it up",
+    "illegal": "must not be sent",
+    "registered": "for libraries and frameworks, by registration",
+    "private": "for the application: its meaning is private",
+}
+
+
+def _console(out: TextIO, width: int | None) -> Console:
+    return Console(file=out, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def _bar(share: float) -> Text:
+    return Text("█" * max(1, round(share * BAR_WIDTH)), style="blue")
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: int | None = None) -> None:
+    """Print a report document.
+
+    Args:
+        document: From `Report.document`.
+        out: Where to; colour only where that is a terminal.
+        width: Columns, None for the terminal's own (80 where there is none).
+
+    """
+    console = _console(out, width)
+    head = (
+        f"{_plural(document['connections'], 'WebSocket connection')} in {_plural(document['packets'], 'packet')}"
+        f" of {_plural(document['inputs'], 'file')}"
+    )
+    if document["partial"]:
+        console.print(Text("Interrupted: only what was read so far.", style="bold red"))
+    console.print(Text(head, style="bold"))
+    if document["first"]:
+        console.print(Text(f"{document['first'][:19]} to {document['last'][:19]} UTC", style="bright_black"))
+    for story in document["stories"]:
+        _print_story(console, story)
+    for endpoint, n in document["established"].items():
+        rows = [row for row in document["frequencies"] if row["endpoint"] == endpoint]
+        if rows:
+            console.print()
+            _print_frequencies(console, f"What the {endpoint}s report", n, rows)
+    if document["illegal"]:
+        console.print()
+        rows = document["illegal"]
+        _print_frequencies(console, "Codes that may not be sent, yet stood on the wire", None, rows)
+    _print_block(console, "No code is claimed", document["undetermined"])
+    _print_block(console, "Never opened (not in the shares)", document["never_opened"])
+    _print_block(console, "Seen by proxies (not in the shares)", document["proxy"])
+    _print_unseen(console, document)
+    if document["diagnoses"]:
+        console.print()
+        console.print(Text("Diagnosis", style="bold underline"))
+    for entry in document["diagnoses"]:
+        _print_diagnosis(console, entry)
+    if not document["connections"]:
+        console.print()
+        console.print(Text("No WebSocket was found."))
+
+
+def _print_frequencies(console: Console, title: str, established: int | None, rows: list[dict[str, Any]]) -> None:
+    note = "" if established is None else f" ({_plural(established, 'established connection')})"
+    console.print(Text.assemble((title, "bold"), note))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
+    if established is None:
+        table.add_column("seen by")
+    table.add_column("code", justify="right")
+    table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=26)
+    table.add_column("provenance")
+    table.add_column("first Close")
+    table.add_column("count", justify="right")
+    table.add_column("share", justify="right", no_wrap=True)
+    if established is not None:
+        table.add_column("", no_wrap=True, width=BAR_WIDTH)
+    for row in rows:
+        cells: list[Any] = [] if established is not None else [row["endpoint"]]
+        cells += [
+            str(row["code"]),
+            row["name"],
+            Text(row["provenance"], style=STYLES[row["provenance"]]),
+            row["initiator"],
+            f"{row['count']:,}",
+            percent(row["share"]),
+        ]
+        if established is not None:
+            cells.append(_bar(row["share"]))
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    console.print()
+    console.print(Text(title, style="bold"))
+    for row in rows:
+        code = f" {row['code']}" if row.get("code") else ""
+        console.print(
+            Text.assemble(
+                f"  {row['count']:>6,}  {row['endpoint']}{code}  ", (row["evidence"], "yellow"), f"  {row['title']}"
+            )
+        )
+
+
+def _print_unseen(console: Console, document: dict[str, Any]) -> None:
+    if not document["unseen"] and not document["troubled"]:
+        return
+    console.print()
+    console.print(Text("What could not be seen", style="bold"))
+    for entry in document["unseen"].values():
+        console.print(Text(f"  {entry['count']:>6,}  {entry['about']}"))
+    for row in document["troubled"]:
+        where = f" at byte {row['damaged_at']:,}" if row["damaged_at"] is not None else ""
+        lost = f", {row['lost_bytes']:,} bytes not read" if row["lost_bytes"] else ""
+        what = f"{row['status']}: {row['message'] or 'nothing more was read'}{where}{lost}"
+        console.print(Text(f"  {visible(row['source'])}: {what}"))
+
+
+def _print_story(console: Console, story: dict[str, Any]) -> None:
+    console.print()
+    target = " ".join(visible(story[name]) for name in ("host", "path") if story[name])
+    console.print(Text.assemble((f"{story['client']} -> {story['server']}", "bold"), f"  {target}"))
+    for line in tell(story):
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
+
+
+def tell(story: dict[str, Any]) -> list[str]:
+    """Sentences that say who closed, with which code, and how that is known."""
+    lines = []
+    if story["handshake"] == "rejected":
+        status = story["http_status"] or "an unreadable status"
+        lines.append(f"Never opened: the server answered the upgrade request with HTTP {status}.")
+    elif story["handshake"] == "failed":
+        lines.append("Never opened: the handshake did not succeed.")
+    closes = []
+    for side in ("client", "server"):
+        kind, code = story[f"{side}_close"], story[f"{side}_close_code"]
+        if kind == "none":
+            continue
+        said = {
+            "status": f"Close {code}",
+            "empty": "a Close without a code",
+            "short": "a Close with a body of one byte",
+        }
+        reason = f' "{visible(story[f"{side}_close_reason"])}"' if story[f"{side}_close_reason"] else ""
+        what = said.get(kind, "a Close whose code was not captured")
+        closes.append(
+            (story[f"{side}_close_record"], f"the {side} sent {what}{reason} (packet {story[f'{side}_close_record']})")
+        )
+    closes.sort()
+    if len(closes) == 2 and story["initiator"] == "both":
+        lines.append(f"Both closed at once: {closes[0][1]}, {closes[1][1]}.")
+    elif closes:
+        first = closes[0][1]
+        answer = f"; {closes[1][1]} in answer" if len(closes) == 2 else "; no Close came back"
+        lines.append(f"{first[0].upper()}{first[1:]}{answer}.")
+    elif story["handshake"] == "complete":
+        lines.append("Nobody sent a Close.")
+    if story["end"] in ("fin", "rst"):
+        after = f" after {story['duration_s']:.3f} s" if story["duration_s"] is not None else ""
+        lines.append(f"TCP was ended by the {story['ended_by']} with {story['end'].upper()}{after}.")
+    elif story["end"] == "open":
+        lines.append("The capture ends while TCP is still open.")
+    elif story["end"] == "vanished":
+        lines.append("One side stopped answering; TCP was never ended.")
+    for view in story["views"]:
+        where = f", packet {view['record']}" if view["record"] else ""
+        if view["code"] is None:
+            lines.append(f"The {view['endpoint']} reports: undetermined ({view['evidence']}{where}).")
+        else:
+            sure = f", {view['confidence']} confidence"
+            how = f"{view['provenance']}, {view['evidence']}{where}{sure}"
+            lines.append(f"The {view['endpoint']} reports {view['code']} ({how}).")
+    if story["anomalies"]:
+        lines.append(f"Against RFC 6455: {', '.join(story['anomalies'])}.")
+    return lines
+
+
+def _print_field(console: Console, label: str, text: str) -> None:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=7, no_wrap=True, style="bright_black")
+    grid.add_column(ratio=1)
+    grid.add_row(label, Text(text))
+    console.print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _print_diagnosis(console: Console, entry: dict[str, Any]) -> None:
+    console.print()
+    code = "No code" if entry["code"] is None else f"{entry['code']} {entry['name']}"
+    console.print(
+        Text.assemble(
+            (code, "bold"),
+            f"  {_plural(entry['count'], 'view')} ({' and '.join(entry['endpoints'])})  ",
+            (entry["title"], "bold"),
+        )
+    )
+    _print_field(console, "why", entry["cause"])
+    if entry["check"]:
+        _print_field(console, "check", entry["check"])
+    _print_field(console, "do", entry["fix"])
+    first = entry["first"]
+    packet = f", packet {first['record']}" if first["record"] else ""
+    time = f", {first['time'][:23]}" if first["time"] else ""
+    _print_field(
+        console, "first", f"{visible(first['source'])}{packet}{time}, {first['endpoint']}'s view, peer {first['peer']}"
+    )
+    _print_field(console, "source", entry["source"])
+
+
+def print_code(code: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None) -> None:
+    """Print what is known about one code."""
+    console = _console(out, width)
+    info = catalogue.code(code)
+    console.print(Text.assemble((f"{code} {info.name}", "bold"), f"  ({ON_WIRE[info.on_wire]})"))
+    for label, text in (("means", info.meaning), ("seen", info.seen), ("do", info.fix)):
+        _print_field(console, label, text)
+    sent_by = {"either": "either side", "nobody": "nobody", "client": "the client", "server": "the server"}
+    _print_field(console, "sent by", sent_by[info.sender])
+    _print_field(console, "source", info.source)
+    if info.confused_with:
+        others = ", ".join(str(other) for other in info.confused_with)
+        _print_field(console, "not", f"{others} (see: wsclose compare {code} {info.confused_with[0]})")
+    for diagnosis in info.diagnoses:
+        console.print()
+        console.print(Padding(Text(diagnosis.title, style="bold"), (0, 0, 0, 2)))
+        if diagnosis.when:
+            conditions = [f"{column} is {' or '.join(sorted(values))}" for column, values in diagnosis.when.items()]
+            _print_field(console, "when", ", ".join(conditions))
+        for label, text in (("why", diagnosis.cause), ("check", diagnosis.check), ("do", diagnosis.fix)):
+            _print_field(console, label, text)
+
+
+def print_comparison(
+    a: int, b: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None
+) -> None:
+    """Print two codes side by side; the hand-written difference first, where there is one."""
+    console = _console(out, width)
+    infos: list[tuple[int, CodeInfo]] = [(a, catalogue.code(a)), (b, catalogue.code(b))]
+    console.print(Text(" and ".join(f"{code} {info.name}" for code, info in infos), style="bold"))
+    pair = catalogue.pair(a, b)
+    if pair is not None:
+        _print_field(console, "differ", pair.differ)
+        _print_field(console, "choose", pair.choose)
+        _print_field(console, "source", pair.source)
+    table = Table(box=None, pad_edge=False, padding=(1, 2, 0, 0), show_header=True, header_style="bold")
+    table.add_column("", width=7, no_wrap=True, style="bright_black")
+    for code, info in infos:
+        table.add_column(f"{code} {info.name}", ratio=1)
+    for label, field in (
+        ("means", "meaning"),
+        ("seen", "seen"),
+        ("do", "fix"),
+        ("sent by", "sender"),
+        ("source", "source"),
+    ):
+        table.add_row(label, *(Text(str(getattr(info, field))) for _, info in infos))
+    table.add_row("on wire", *(Text(ON_WIRE[info.on_wire]) for _, info in infos))
+    console.print(table)

@@ -1,0 +1,178 @@
+"""Which close code does an endpoint report? The decision table (docs/decisions.md) as code.
+
+E is the endpoint whose view is decided, P its peer. A view depends only on the bytes that travelled from P to E and on
+when E stopped reading; 1006 is claimed only where that direction is complete to its end. Works on whole arrays: one
+mask per row of the table, the first that holds decides.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer.model import (
+    FAILING,
+    HANDSHAKES,
+    RECEIVED,
+    Confidence,
+    Evidence,
+    Handshake,
+    Provenance,
+    Received,
+    Rows,
+)
+
+Mask = npt.NDArray[np.bool_]
+Objects = npt.NDArray[np.object_]
+
+NONE, STATUS, EMPTY, SHORT, CUT = (
+    RECEIVED.index(kind) for kind in (Received.NONE, Received.STATUS, Received.EMPTY, Received.SHORT, Received.CUT)
+)
+MISSING, REJECTED, FAILED = (
+    HANDSHAKES.index(kind) for kind in (Handshake.MISSING, Handshake.REJECTED, Handshake.FAILED)
+)
+
+CLOSE, PEER_FIN, PEER_RST, OWN_RST, OWN_CLOSE, ANSWER, NOTHING = range(7)
+"""What told the endpoint of the end: column `moment` of `Views`."""
+
+
+class Views(NamedTuple):
+    """One endpoint's views, one element per connection.
+
+    `code` is 0 where undetermined; `moment` says which packet told the endpoint; `has_row` is False where this endpoint
+    has no view at all (the server of a handshake that never succeeded).
+    """
+
+    code: npt.NDArray[np.int64]
+    provenance: Objects
+    evidence: Objects
+    confidence: Objects
+    moment: npt.NDArray[np.int64]
+    has_row: Mask
+
+
+def crossed(a: Rows, b: Rows) -> Mask:
+    """Whether the two first Closes crossed: the later one's segment does not acknowledge the earlier one (row 2)."""
+    both = (a["close"] != NONE) & (b["close"] != NONE)
+    later_acks = np.where(a["close_packet"] > b["close_packet"], a["close_acks_peer"], b["close_acks_peer"])
+    result: Mask = both & ~later_acks
+    return result
+
+
+def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, evicted: Rows, vanished: Rows) -> Views:
+    """Decide one endpoint's view of every connection.
+
+    Args:
+        from_peer: SENT rows, what P sent to E.
+        own: SENT rows, what E sent to P.
+        handshake: Index into HANDSHAKES per connection.
+        is_client: Whether E is the client.
+        evicted: Connections that a limit dropped.
+        vanished: Connections with unanswered retransmissions, then silence.
+
+    """
+    p, e = from_peer, own
+    n = len(p)
+    code = np.zeros(n, np.int64)
+    provenance = np.full(n, Provenance.UNDETERMINED, object)
+    evidence = np.full(n, Evidence.OPEN_END, object)
+    confidence = np.full(n, Confidence.HIGH, object)
+    moment = np.full(n, NOTHING, np.int64)
+    undecided = np.ones(n, bool)
+
+    def decide(
+        mask: Mask,
+        what: int | Rows | None,
+        how: Provenance,
+        why: Evidence,
+        when: int,
+        sure: Confidence = Confidence.HIGH,
+    ) -> None:
+        hit = undecided & mask
+        if not hit.any():
+            return
+        if what is not None:
+            code[hit] = what if isinstance(what, int) else what[hit]
+        provenance[hit], evidence[hit], moment[hit] = how, why, when
+        confidence[hit] = sure if how != Provenance.UNDETERMINED else None
+        undecided[hit] = False
+
+    status, empty = p["close"] == STATUS, p["close"] == EMPTY
+    has_close = p["close"] != NONE
+    has_sent = e["close"] != NONE
+    # a Close captured after E's RST met a transport that E itself had thrown away: E never read it
+    unread = has_close & (e["rst_packet"] > 0) & (p["close_packet"] > e["rst_packet"]) & ~p["close_acked"]
+    has_close &= ~unread
+    status &= has_close
+    empty &= has_close
+    is_reply = has_close & (p["close_packet"] > e["close_packet"])
+    has_replied = has_sent & has_close & ~is_reply & ~crossed(p, e)
+    undone, made_up, wire = Provenance.UNDETERMINED, Provenance.SYNTHESIZED, Provenance.WIRE
+
+    # 15, 16: the connection was never established
+    if is_client:
+        rejected, failed = handshake == REJECTED, handshake == FAILED
+        answered = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0) | (e["fin_packet"] > 0)
+        decide(rejected, 1006, made_up, Evidence.HANDSHAKE_REJECTED, ANSWER)
+        decide(failed & answered & ~p["lost"], 1006, made_up, Evidence.HANDSHAKE_FAILED, ANSWER)
+        decide(failed, None, undone, Evidence.OPEN_END, NOTHING)
+
+    # 12, 14: E failed the connection and reads nothing more (RFC 6455 section 7.1.7)
+    is_echo = has_replied & status & (e["close"] == STATUS) & (p["code"] == e["code"])
+    has_failed = (e["close"] == STATUS) & np.isin(e["code"], FAILING) & ~is_echo
+    visible = (p["violation_packet"] > 0) & (p["violation_packet"] <= e["close_packet"])
+    decide(has_failed & visible, 1006, made_up, Evidence.FAILED_HERE, OWN_CLOSE)
+    decide(has_failed & has_close, None, undone, Evidence.FAILED_HERE, OWN_CLOSE)
+
+    # 7, 8: a Close that came after E's FIN
+    late = has_close & (e["fin_packet"] > 0) & (p["close_packet"] > e["fin_packet"])
+    decide(late & (e["rst_packet"] > p["close_packet"]), None, undone, Evidence.LATE_CLOSE, CLOSE)
+    decide(late & status, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
+    decide(late & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
+
+    # 9: a Close, then a reset: P's own may discard it unread, any may have come before it did
+    whole = status | empty
+    was_reset = has_close & (p["rst_packet"] > p["close_packet"])
+    was_lost = has_close & ~p["close_acked"] & ((e["rst_packet"] > p["close_packet"]) | was_reset | vanished)
+    decide(was_reset & status & has_replied, p["code"], wire, Evidence.STATUS, CLOSE)
+    decide(was_reset & empty & has_replied, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE)
+    decide(was_lost & whole, None, undone, Evidence.CLOSE_UNACKED, CLOSE)
+    decide(was_reset & status, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
+    decide(was_reset & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
+
+    # 1 to 3, 10, 11, 27, 30, 34: a Close that E read; less sure where nothing shows that it arrived, where earlier
+    # frames were not seen, or where E threw the transport away without an answer
+    shaky = p["found_again"] | (handshake == MISSING) | ~p["close_acked"] & ~has_replied
+    shaky |= (e["rst_packet"] > p["close_packet"]) & ~has_replied & ~crossed(p, e)
+    decide(status & shaky, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
+    decide(status, p["code"], wire, Evidence.STATUS, CLOSE)
+    decide(empty & shaky, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
+    decide(empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE)
+    decide(has_close & (p["close"] == SHORT), None, undone, Evidence.SHORT_CLOSE, CLOSE)
+    decide(has_close & (p["close"] == CUT), None, undone, Evidence.CUT_CLOSE, CLOSE)
+
+    # 28 and the unaligned half of 35: missing bytes may hide a Close
+    ended = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0)
+    decide(p["seen"] & p["lost"], None, undone, Evidence.GAP, NOTHING)
+    decide(p["seen"] & ended & (handshake == MISSING) & ~p["aligned"], None, undone, Evidence.GAP, NOTHING)
+
+    # 4 to 6: no Close, and P to E complete to its end
+    sure = np.where(handshake == MISSING, Confidence.MEDIUM, Confidence.HIGH)
+    own_rst_first = (e["rst_packet"] > 0) & ((p["fin_packet"] == 0) | (e["rst_packet"] < p["fin_packet"]))
+    by_fin = p["seen"] & (p["fin_packet"] > 0) & p["complete"] & ~own_rst_first
+    by_rst = p["seen"] & (p["rst_packet"] > 0) & p["rst_in_place"]
+    by_own_rst = p["seen"] & (e["rst_packet"] > 0) & e["rst_after_all_acked"]
+    for level in (Confidence.HIGH, Confidence.MEDIUM):
+        at_level = sure == level
+        decide(by_fin & at_level, 1006, made_up, Evidence.NO_CLOSE_FIN, PEER_FIN, level)
+        decide(by_rst & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, PEER_RST, level)
+        decide(by_own_rst & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, OWN_RST, level)
+    decide(p["seen"] & ended, None, undone, Evidence.GAP, NOTHING)
+
+    # 31 to 33, 36: the story has no end
+    decide(evicted, None, undone, Evidence.EVICTED, NOTHING)
+    decide(vanished, None, undone, Evidence.VANISHED, NOTHING)
+    decide(undecided.copy(), None, undone, Evidence.OPEN_END, NOTHING)
+
+    has_row = np.full(n, True) if is_client else ~np.isin(handshake, (REJECTED, FAILED))
+    return Views(code, provenance, evidence, confidence, moment, has_row)
