@@ -30,6 +30,7 @@ CACHES_KEPT = 3
 """Compiled kernels of older versions that may stay in the user's cache directory."""
 
 _plain: dict[tuple[str, str], Callable[..., Any]] = {}
+_compiled: dict[tuple[str, str], Callable[..., Any]] = {}
 _is_compiled = False
 _is_automatic = True
 
@@ -104,6 +105,15 @@ def compile_all() -> bool:
     global _is_compiled
     if _is_compiled:
         return True
+    if not _compiled and not _make_compiled():
+        return False
+    for (module, name), function in _compiled.items():
+        setattr(sys.modules[module], name, function)
+    _is_compiled = True
+    return True
+
+
+def _make_compiled() -> bool:
     if importlib.util.find_spec("numba") is None:
         return False
     if sys.stderr is not None and sys.stderr.isatty() and not is_cached():
@@ -113,10 +123,8 @@ def compile_all() -> bool:
 
     if directory is not None:
         numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    for (module, name), function in _plain.items():
-        compiled = numba.njit(cache=directory is not None, boundscheck=True)(function)
-        setattr(sys.modules[module], name, compiled)
-    _is_compiled = True
+    for place, function in _plain.items():
+        _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True)(function)
     return True
 
 

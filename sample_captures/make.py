@@ -254,7 +254,7 @@ async def record(name: str, case: Case, node_path: str) -> list[str]:
     wrong = list(problems(case, packets, stage.api))
     if not wrong:
         (HERE / f"{name}.{case.capture.container}").write_bytes(data)
-        (HERE / f"{name}.toml").write_text(to_toml(case, packets, stage.api, data), encoding="utf-8")
+        (HERE / f"{name}.toml").write_text(to_toml(case, packets, stage.api, data, port), encoding="utf-8")
     return wrong
 
 
@@ -271,8 +271,10 @@ def program(name: str) -> str:
     return f"{library} {version(library)} (Python {'.'.join(platform.python_version_tuple()[:2])}{extra})"
 
 
-def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]], data: bytes) -> str:
+def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]], data: bytes, port: int) -> str:
     lines = [f"title = {json.dumps(case.title, ensure_ascii=False)}", f'decision = "{case.decision}"']
+    if case.handshake == "missing":
+        lines.append(f"ports = [{port}]")
 
     def table(header: str, values: dict[str, Any]) -> None:
         lines.extend(["", header])

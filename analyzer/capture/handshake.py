@@ -7,6 +7,7 @@ bounded in length and in number; bodies are not read.
 
 import base64
 import hashlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,9 @@ from analyzer.model import HANDSHAKES, Anomaly, Handshake, Octets, Rows, int64
 MAX_HEAD_BYTES = 1 << 15
 """Longest HTTP head that is read; common servers stop at 8 to 32 KiB."""
 
-HEAD_SLOTS = 64
+HEAD_SLOTS = 32
 MAX_HEAD_SLOTS = 2048
-"""Heads that may be incomplete at the same time (64 MiB)."""
+"""Heads that may be incomplete at the same time, at first and at most (64 MiB)."""
 
 PENDING = -1
 COMPLETE = HANDSHAKES.index(Handshake.COMPLETE)
@@ -382,24 +383,26 @@ class Response(NamedTuple):
     extensions: str | None
 
 
+HEADER = re.compile(rb"^([!#$%&'*+.^_`|~\w-]+)[ \t]*:[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE)
+"""A field line (RFC 9112 section 5); its name, its value."""
+
+FOLD = re.compile(rb"\r?\n[ \t]+")
+"""Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
+
+
 def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
     """Split a head into its first line and its headers by lower-case name, repeated ones joined by a comma.
 
-    Never raises: a line without a colon is passed over, a folded line (RFC 9112 section 5.2) joins the one before.
+    Never raises: a line that is no field line is passed over, a folded one joins the one before.
     """
-    lines = head.decode("latin-1").split("\n")
+    first, _, rest = head.partition(b"\n")
+    if b"\n " in rest or b"\n\t" in rest:
+        rest = FOLD.sub(b" ", rest)
     headers: dict[str, str] = {}
-    name = ""
-    for line in lines[1:]:
-        if line[:1] in (" ", "\t") and name:
-            headers[name] = f"{headers[name]} {line.strip()}".strip()
-            continue
-        before, colon, value = line.partition(":")
-        if not colon:
-            continue
-        name, value = before.strip().lower(), value.strip()
+    for raw_name, raw_value in HEADER.findall(rest):
+        name, value = raw_name.lower().decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return lines[0].rstrip("\r"), headers
+    return first.rstrip(b"\r").decode("latin-1"), headers
 
 
 def parse_request(head: bytes) -> Request:
@@ -446,8 +449,8 @@ def check_answer(request: Request, response: Response) -> Anomaly:
     anomalies = Anomaly.NONE
     if request.key is not None and response.accept != accept_for(request.key):
         anomalies |= Anomaly.WRONG_ACCEPT
-    if _tokens(response.protocol) - _tokens(request.protocols):
+    if response.protocol and _tokens(response.protocol) - _tokens(request.protocols):
         anomalies |= Anomaly.UNREQUESTED_SUBPROTOCOL
-    if _tokens(response.extensions) - _tokens(request.extensions):
+    if response.extensions and _tokens(response.extensions) - _tokens(request.extensions):
         anomalies |= Anomaly.UNREQUESTED_EXTENSION
     return anomalies

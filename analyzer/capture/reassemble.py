@@ -474,11 +474,9 @@ def scan_segments(
         expected = int64(stream["next_pos"])
 
         if flags & RST_FLAG != 0:
-            if (
-                int64(stream["rst_packet"]) == 0
-                and pos >= int64(stream["acked_pos"])
-                and pos - max(expected, int64(stream["acked_pos"])) <= RST_WINDOW_BYTES
-            ):
+            # a sender resets at its next byte, or at the byte that the segment it answers acknowledged
+            is_next = 0 <= pos - max(expected, int64(stream["acked_pos"])) <= RST_WINDOW_BYTES
+            if int64(stream["rst_packet"]) == 0 and (is_next or pos == int64(stream["acked_pos"])):
                 stream["rst_pos"] = pos
                 stream["rst_packet"] = packet
                 stream["rst_ns"] = ts

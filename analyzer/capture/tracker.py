@@ -278,9 +278,9 @@ class Tracker:
         self.n_encrypted = 0
         self.n_midstream = 0
         self.n_evicted = 0
-        self._grow_flows(512)
+        self._grow_flows(min(512, max_flows))
         self._grow_connections(64)
-        self._grow_heads(8)
+        self._grow_heads(handshake.HEAD_SLOTS)
 
     @property
     def n_flows(self) -> int:
@@ -410,7 +410,7 @@ class Tracker:
             self._grow_flows(min(n, self._max_flows - n))
             return []
         finished = self._sweep(self._clock_ns - LINGER_NS)
-        if self._state[reassemble.N_FREE] < n // 8:
+        if self._state[reassemble.N_FREE] <= n // 8:
             live = np.flatnonzero(self._flows["state"] == reassemble.LIVE)
             n_evicted = max(1, n // 4)
             oldest = np.argpartition(self._flows["last_ns"][live], min(n_evicted, len(live)) - 1)[:n_evicted]

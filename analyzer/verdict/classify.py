@@ -114,7 +114,7 @@ def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, ev
         rejected, failed = handshake == REJECTED, handshake == FAILED
         answered = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0) | (e["fin_packet"] > 0)
         decide(rejected, 1006, made_up, Evidence.HANDSHAKE_REJECTED, ANSWER)
-        decide(failed & answered & ~p["lost"], 1006, made_up, Evidence.HANDSHAKE_FAILED, ANSWER)
+        decide(failed & answered & p["seen"] & ~p["lost"], 1006, made_up, Evidence.HANDSHAKE_FAILED, ANSWER)
         decide(failed, None, undone, Evidence.OPEN_END, NOTHING)
 
     # 12, 14: E failed the connection and reads nothing more (RFC 6455 section 7.1.7)

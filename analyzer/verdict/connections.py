@@ -177,7 +177,10 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
 def _handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anomaly]) -> Rows:
     """Index into HANDSHAKES; an answer that the client dropped without a frame makes the handshake failed (row 16)."""
     state = finished.connections["handshake"].astype(np.int64)
-    state[state == handshake.PENDING] = handshake.FAILED
+    # whoever sends frames has been answered, captured or not
+    unanswered = state == handshake.PENDING
+    state[unanswered] = handshake.FAILED
+    state[unanswered & (sent[CLIENT]["frames"] > 0)] = handshake.MISSING_HANDSHAKE
     wrong = np.array([bool(bits) for bits in answer_bits], bool)
     client, server = sent
     client_ended = np.maximum(client["fin_packet"], client["rst_packet"]) > 0

@@ -1,0 +1,69 @@
+"""Every sample capture against what its TOML says, which was written by hand and checked with tshark."""
+
+import hashlib
+import tomllib
+
+import pytest
+from conftest import SAMPLES
+
+from analyzer.verdict.connections import format_endpoint
+
+FIELDS = ("code", "provenance", "evidence", "received", "wire_code", "sent", "sent_code", "record")
+METADATA = sorted(SAMPLES.glob("*.toml"))
+NEEDED = (1000, 1001, 1002, 1007, 1009, 1011, 1012)
+
+
+def capture_of(metadata):
+    (found,) = SAMPLES.glob(f"{metadata.stem}.pcap*")
+    return found
+
+
+@pytest.mark.parametrize("metadata", METADATA, ids=lambda path: path.stem)
+def test_views_are_as_written_by_hand(metadata, read_rows):
+    about = tomllib.loads(metadata.read_text(encoding="utf-8"))
+    capture = capture_of(metadata)
+    assert hashlib.sha256(capture.read_bytes()).hexdigest() == about["recorded"]["sha256"]
+    closes, connections, inputs = read_rows(capture, ports=tuple(about.get("ports", ())))
+    assert inputs[0]["records"] == about["recorded"]["packets"]
+    assert inputs[0]["status"] == "ok"
+    assert len(connections) == 1
+    found = {row["endpoint"]: {name: row[name] for name in FIELDS} for row in closes}
+    assert found == {row["endpoint"]: {name: row.get(name) for name in FIELDS} for row in about["expect"]}
+    for row in about["expect"]:
+        view = next(r for r in closes if r["endpoint"] == row["endpoint"])
+        assert (view["reason"] or "") == row.get("reason", "")
+    assert {name: connections[0][name] for name in about["connection"]} == about["connection"]
+
+
+@pytest.mark.parametrize("metadata", METADATA, ids=lambda path: path.stem)
+def test_the_endpoints_api_agrees_or_the_difference_is_explained(metadata):
+    about = tomllib.loads(metadata.read_text(encoding="utf-8"))
+    views = {row["endpoint"]: row for row in about["expect"]}
+    for side, api in about["api"].items():
+        if side in views and "code" in api and api["code"] != views[side].get("code"):
+            assert about["difference"][side]["why"]
+
+
+def test_samples_cover_what_they_must():
+    views = [row for path in METADATA for row in tomllib.loads(path.read_text(encoding="utf-8"))["expect"]]
+    wire = {row.get("wire_code") for row in views}
+    assert wire.issuperset(NEEDED)
+    assert any(code and 4000 <= code < 5000 for code in wire)
+    assert any(not row.get("reason", "").isascii() for row in views)
+    needed = {"empty_close", "no_close_fin", "no_close_rst", "handshake_rejected"}
+    assert {row["evidence"] for row in views} >= needed
+    assert any(row.get("wire_code") == 1006 for row in views)
+
+
+def test_samples_give_different_first_advice_for_different_evidence(read_rows):
+    _, fin, _ = read_rows(SAMPLES / "fin-no-close-1006.pcap")
+    _, rst, _ = read_rows(SAMPLES / "rst-no-close-1006.pcap")
+    assert (fin[0]["client_view_code"], rst[0]["server_view_code"]) == (1006, 1006)
+    assert fin[0]["diagnosis"] != rst[0]["diagnosis"]
+
+
+def test_addresses_are_written_as_people_write_them():
+    assert format_endpoint(0, 0xFFFF0A000001, 80) == "10.0.0.1:80"
+    assert format_endpoint(0, 1, 443) == "[::1]:443"
+    # the upper half is a signed number with the same bits
+    assert format_endpoint(0x20010DB800000000, -1, 9) == "[2001:db8::ffff:ffff:ffff:ffff]:9"
