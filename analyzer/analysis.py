@@ -134,32 +134,28 @@ class Analysis:
     """
 
     def __init__(self) -> None:
-        self._closes = Table(CLOSES)
-        self._connections = Table(CONNECTIONS)
-        self._inputs = Table(INPUTS)
+        self._batches: list[Batch] = []
         self.counts = Counts()
 
     def add(self, batch: Batch) -> None:
         """Take a batch of rows in."""
         self.counts.add(batch.closes, batch.connections, batch.inputs)
-        self._closes.append(batch.closes.columns)
-        self._connections.append(batch.connections.columns)
-        self._inputs.append(batch.inputs.columns)
+        self._batches.append(batch)
 
     @cached_property
     def closes(self) -> "pd.DataFrame":
         """One row per endpoint's view of one end (columns: docs/columns.md)."""
-        return self._closes.to_pandas()
+        return Table.concatenate(CLOSES, [batch.closes for batch in self._batches]).to_pandas()
 
     @cached_property
     def connections(self) -> "pd.DataFrame":
         """One row per WebSocket connection."""
-        return self._connections.to_pandas()
+        return Table.concatenate(CONNECTIONS, [batch.connections for batch in self._batches]).to_pandas()
 
     @cached_property
     def inputs(self) -> "pd.DataFrame":
         """One row per file: what was read of it, and what could not be seen."""
-        return self._inputs.to_pandas()
+        return Table.concatenate(INPUTS, [batch.inputs for batch in self._batches]).to_pandas()
 
     def report(self) -> "Report":
         """Frequencies with their documented diagnosis; shows itself in a notebook and prints as text."""
@@ -168,10 +164,8 @@ class Analysis:
         return Report(self.counts, knowledge.load())
 
     def __repr__(self) -> str:
-        n = len(self._inputs)
-        return (
-            f"<Analysis of {n} input{'s' * (n != 1)}: {len(self._connections)} connections, {len(self._closes)} views>"
-        )
+        n, views = self.counts.n_inputs, sum(self.counts.views.values())
+        return f"<Analysis of {n} input{'s' * (n != 1)}: {self.counts.n_connections} connections, {views} views>"
 
 
 def read(*paths: Path, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> Analysis:

@@ -33,7 +33,7 @@ class DefaultGroup(click.Group):
         if first not in self.commands:
             if first == "-" or first.startswith("-") or Path(first).exists() or any(c in first for c in "*?["):
                 return "report", self.commands["report"], args
-            near = difflib.get_close_matches(first, self.commands, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(first, self.commands, n=1, cutoff=0.6)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             looks = "" if near else " It is neither a command nor an existing path; see wsclose --help."
             context.fail(f"no such command or file: {click.format_filename(first)!r}.{hint}{looks}")
@@ -43,7 +43,8 @@ class DefaultGroup(click.Group):
         """Take leading options of `report` for what they are."""
         own = {"--help", "-h", "--version", "--debug"}
         if args and args[0].startswith("-") and args[0] not in own:
-            args = ["report", *args]
+            named = next((i for i, word in enumerate(args) if word in self.commands and not Path(word).exists()), None)
+            args = ["report", *args] if named is None else [args[named], *args[:named], *args[named + 1 :]]
         return super().parse_args(context, args)
 
 
@@ -303,7 +304,10 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # click turns a closed pipe into exit 1, which nothing else here uses
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise
         # whoever read us has enough; a flush at exit would complain again
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ at position 1. Packet numbers start at 1, as Wireshark counts; 0 means "no such 
 """
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -271,12 +271,13 @@ FLOW = np.dtype(
         ("b_port", "i4"),
         ("connection", "i4"),
         ("ordinal", "i4"),
+        ("unanswered", "i4"),
         ("state", "i1"),
         ("kind", "i1"),
     ],
     align=True,
 )
-"""One TCP connection by its endpoints a < b; stream 0 is what a sends."""
+"""One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests."""
 
 STREAM = np.dtype(
     [
@@ -292,6 +293,8 @@ STREAM = np.dtype(
         ("rst_ns", "i8"),
         ("rst_acked_pos", "i8"),
         ("gap_bytes", "i8"),
+        ("read_pos", "i8"),
+        ("body_left_bytes", "i8"),
         ("packets", "i8"),
         ("last_ns", "i8"),
         ("stalled_ns", "i8"),
@@ -305,6 +308,7 @@ STREAM = np.dtype(
         ("mode", "i1"),
         ("has_syn", "i1"),
         ("has_data", "i1"),
+        ("is_answering", "i1"),
     ],
     align=True,
 )
@@ -350,6 +354,7 @@ CONNECTION = np.dtype(
         ("activity_ns", "i8"),
         ("client_starts_pos", "i8"),
         ("flow", "i4"),
+        ("answers_before", "i4"),
         ("ordinal", "i4"),
         ("status", "i4"),
         ("client_stream", "i1"),
@@ -436,6 +441,8 @@ SENT = np.dtype(
         ("rst_packet", "i8"),
         ("rst_in_place", "?"),  # the RST stood at the receiver's next expected sequence number
         ("rst_after_all_acked", "?"),  # when this side reset, all it had acknowledged of the other side was seen
+        ("rst_behind_close", "?"),  # its RST stands behind its Close, in whatever order they were captured
+        ("tail_missing", "?"),  # bytes at the end of what it sent were not captured
     ]
 )
 """Facts about what one side sent, from which `verdict.classify` decides the other side's view."""
@@ -592,45 +599,63 @@ INPUTS = (
 )
 
 
+Values = Sequence[Any] | Callable[[], Sequence[Any]]
+"""A column's values, or what makes them when they are first asked for."""
+
+
 class Table:
     """Rows of one of the three schemas as columns: plain Python values, `None` for unknown.
 
-    Cheap to build and to walk without pandas; `to_pandas` gives the DataFrame.
+    Cheap to build and to walk without pandas; `to_pandas` gives the DataFrame. A column may be made only when it is
+    asked for: a report needs a third of them.
     """
 
-    def __init__(self, schema: Sequence[Column], columns: Mapping[str, Sequence[Any]] | None = None) -> None:
-        self.schema = tuple(schema)
-        self.columns: dict[str, list[Any]] = {c.name: [] for c in self.schema}
-        if columns is not None:
-            self.append(columns)
+    def __init__(
+        self, schema: Sequence[Column], columns: Mapping[str, Values] | None = None, *, n_rows: int | None = None
+    ) -> None:
+        """Take columns by name; one that is not given is null.
 
-    def __len__(self) -> int:
-        return len(self.columns[self.schema[0].name])
-
-    def __getitem__(self, name: str) -> list[Any]:
-        return self.columns[name]
-
-    def append(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Add rows given as columns of equal length; a column not given is null.
+        Args:
+            schema: CLOSES, CONNECTIONS or INPUTS.
+            columns: Values of equal length, or functions that make them.
+            n_rows: Number of rows; needed where every column is a function.
 
         Raises:
             ValueError: A name is not in the schema, or the lengths differ.
-
         """
-        lengths = {len(values) for values in columns.values()}
-        if len(lengths) > 1:
-            raise ValueError(f"columns of {self.schema[0].name} have different lengths: {sorted(lengths)}")
-        unknown = columns.keys() - self.columns.keys()
+        self.schema = tuple(schema)
+        columns = columns or {}
+        unknown = columns.keys() - {c.name for c in self.schema}
         if unknown:
             raise ValueError(f"not in the schema: {', '.join(sorted(unknown))}")
-        n_rows = lengths.pop() if lengths else 0
-        for name, values in self.columns.items():
-            values.extend(columns[name] if name in columns else [None] * n_rows)
+        lengths = {len(values) for values in columns.values() if not callable(values)}
+        lengths |= set() if n_rows is None else {n_rows}
+        if len(lengths) > 1:
+            raise ValueError(f"columns have different lengths: {sorted(lengths)}")
+        self._n_rows = lengths.pop() if lengths else 0
+        self._columns = dict(columns)
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        values = self._columns.get(name)
+        if values is None:
+            values = [None] * self._n_rows
+        elif callable(values):
+            values = self._columns[name] = values()
+        return values
+
+    @staticmethod
+    def concatenate(schema: Sequence[Column], tables: Sequence["Table"]) -> "Table":
+        """All rows of these tables, in order."""
+        columns = {c.name: [value for table in tables for value in table[c.name]] for c in schema}
+        return Table(schema, columns, n_rows=sum(map(len, tables)))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row as a dict in schema order; times as integer nanoseconds."""
         names = [c.name for c in self.schema]
-        for values in zip(*(self.columns[name] for name in names), strict=True):
+        for values in zip(*(self[name] for name in names), strict=True):
             yield dict(zip(names, values, strict=True))
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -642,7 +667,7 @@ class Table:
 
         frame: dict[str, Any] = {}
         for column in self.schema:
-            values = self.columns[column.name]
+            values = self[column.name]
             if column.kind == "int":
                 frame[column.name] = pd.array(values, dtype="Int32" if column.name.endswith("code") else "Int64")
             elif column.kind == "float":

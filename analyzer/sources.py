@@ -13,9 +13,6 @@ from analyzer.errors import CaptureError, UsageError
 
 STANDARD_INPUT = "-"
 
-COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
-"""First bytes of packed files, which are named in the error; they are not read yet."""
-
 
 class Source(NamedTuple):
     """One input: what the user called it, and where it is."""
@@ -91,8 +88,3 @@ def _begins_like_capture(path: Path) -> bool:
             return is_capture(file.read(4))
     except OSError:
         return True  # reading it will say why it cannot be read
-
-
-def name_compression(head: bytes) -> str | None:
-    """How these first bytes say that the file is packed, None where they do not."""
-    return next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)

@@ -30,7 +30,23 @@ def test_every_code_has_its_own_entry(code):
 
 @pytest.mark.parametrize(
     ("code", "on_wire"),
-    [(0, "illegal"), (999, "illegal"), (1016, "illegal"), (2999, "illegal"), (5000, "illegal"), (65535, "illegal"), (3999, "registered"), (3001, "registered"), (4000, "private"), (4999, "private"), (1004, "illegal"), (1005, "never"), (1006, "never"), (1015, "never"), (1014, "allowed")],
+    [
+        (0, "illegal"),
+        (999, "illegal"),
+        (1016, "illegal"),
+        (2999, "illegal"),
+        (5000, "illegal"),
+        (65535, "illegal"),
+        (3999, "registered"),
+        (3001, "registered"),
+        (4000, "private"),
+        (4999, "private"),
+        (1004, "illegal"),
+        (1005, "never"),
+        (1006, "never"),
+        (1015, "never"),
+        (1014, "allowed"),
+    ],
 )
 def test_every_number_a_close_can_carry_is_known(code, on_wire):
     assert KNOWN.code(code).on_wire == on_wire

@@ -23,6 +23,9 @@ MAX_RECORD_BYTES = 1 << 24
 """A record or block that claims more than this is taken for damage (libpcap writes at most 2^18 bytes a packet)."""
 
 MAX_INTERFACES = 1 << 16
+MAX_SECONDS = 9_223_372_035
+"""Later than this (in the year 2262) nanoseconds since 1970 leave int64."""
+
 CHUNK_PACKETS = 1 << 15
 
 PCAP_MAGIC = {
@@ -32,6 +35,9 @@ PCAP_MAGIC = {
     b"\x4d\x3c\xb2\xa1": (False, 1),
 }
 """First four bytes to (big-endian, nanoseconds per unit of the second half of a timestamp)."""
+
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
+"""First bytes of packed files; they are named in the error, not read yet."""
 
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 SECTION_HEADER = 0x0A0D0D0A
@@ -84,27 +90,32 @@ def index_pcap(
 def ticks_to_ns(high: int, low: int, interface: Rows) -> int:
     """A pcapng timestamp in nanoseconds since 1970; one that leaves the range of int64 becomes 0."""
     offset_s = int64(interface["offset_s"])
-    if high > 0x7FFFFFFF:
+    divisor = int64(interface["divisor"])
+    if divisor > 1:
+        # long division: today's count of 10^-10 s has its top bit set
+        total = ((high // divisor) << 32) + (((high % divisor) << 32) | low) // divisor
+        whole, ns = total // 1_000_000_000, total % 1_000_000_000
+    elif high > 0x7FFFFFFF:
         return 0
-    ticks = (high << 32) | low
-    shift = int64(interface["shift"])
-    if shift > 0:
+    elif int64(interface["shift"]) > 0:
+        shift = int64(interface["shift"])
+        ticks = (high << 32) | low
         whole = ticks >> shift
         part = ticks & ((1 << shift) - 1)
         if shift > 30:
-            part >>= shift - 30
-            shift = 30
-        ns = (part * 1_000_000_000) >> shift
+            # in two halves: 62 bits times 10**9 do not fit
+            rest = part & ((1 << (shift - 30)) - 1)
+            part = (part >> (shift - 30)) * 1_000_000_000 + ((rest * 1_000_000_000) >> (shift - 30))
+            ns = part >> 30
+        else:
+            ns = (part * 1_000_000_000) >> shift
     else:
         multiplier = int64(interface["multiplier"])
         per_second = 1_000_000_000 // multiplier
-        divisor = int64(interface["divisor"])
-        if divisor > 1:
-            ticks //= divisor
-            per_second = 1_000_000_000
+        ticks = (high << 32) | low
         whole = ticks // per_second
         ns = (ticks % per_second) * multiplier
-    if whole > 4_611_686_018 or offset_s > 4_611_686_018 or offset_s < -whole:
+    if whole > MAX_SECONDS or offset_s > MAX_SECONDS - whole or offset_s < -whole:
         return 0
     return (whole + offset_s) * 1_000_000_000 + ns
 
@@ -214,12 +225,17 @@ class Reader:
         self._is_big = False
         self._multiplier = 1000
         self._link_type = 0
-        self._interfaces = np.zeros(0, INTERFACE)
+        self._interfaces = np.zeros(8, INTERFACE)
+        self._n_interfaces = 0
+        self._previous_ns = 0
         self._packets = np.zeros(CHUNK_PACKETS, PACKET)
         self._read_header()
 
     def _read_header(self) -> None:
-        while self._filled < 24 and not self._at_end:
+        while self._filled < 4 and not self._at_end:
+            self._fill()
+        needed = 28 if self._buffer[:4].tobytes() == PCAPNG_MAGIC else 24
+        while self._filled < needed and not self._at_end:
             self._fill()
         head = self._buffer[: self._filled].tobytes()
         if not head:
@@ -237,6 +253,11 @@ class Reader:
             if len(head) < 28:
                 raise CaptureError(self.source, "pcapng file ends inside its section header")
         else:
+            packed = next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
+            if packed is not None:
+                raise CaptureError(
+                    self.source, f"{packed} data: unpack it first, and give the result or pipe it into -"
+                )
             raise CaptureError(self.source, "not a capture (neither pcap nor pcapng)")
 
     def _fill(self) -> None:
@@ -288,7 +309,7 @@ class Reader:
             if reason == STOPPED and not self._read_block():
                 reason = MORE
             if reason == DAMAGED:
-                self._damage("a record claims an impossible length")
+                self._damage("a record or block that contradicts itself")
             elif reason == MORE:
                 if self._at_end:
                     self.is_cut = self._consumed < self._filled
@@ -302,8 +323,15 @@ class Reader:
             )
         else:
             n, self._consumed, reason = index_pcapng(
-                view, self._consumed, self._is_big, self._interfaces, self.last_ns or 0, self._packets
+                view,
+                self._consumed,
+                self._is_big,
+                self._interfaces[: self._n_interfaces],
+                self._previous_ns,
+                self._packets,
             )
+        if n:
+            self._previous_ns = int(self._packets["ts_ns"][n - 1])
         return n, reason
 
     def _read_block(self) -> bool:
@@ -334,12 +362,15 @@ class Reader:
             self._damage("a block whose two lengths differ")
             return True
         if head[:4] == PCAPNG_MAGIC:
-            self._interfaces = np.zeros(0, INTERFACE)
-        elif len(self._interfaces) >= MAX_INTERFACES:
+            self._n_interfaces = 0
+        elif self._n_interfaces >= MAX_INTERFACES:
             self._damage(f"more than {MAX_INTERFACES} interfaces in one section")
             return True
         else:
-            self._interfaces = np.append(self._interfaces, parse_interface(block, is_big=self._is_big))
+            if self._n_interfaces == len(self._interfaces):
+                self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])
+            self._interfaces[self._n_interfaces] = parse_interface(block, is_big=self._is_big)[0]
+            self._n_interfaces += 1
         self._consumed += length
         return True
 
@@ -367,13 +398,15 @@ def parse_interface(block: bytes, *, is_big: bool) -> Rows:
     off = 16
     while off + 4 <= len(block) - 4:
         code, length = number(block[off : off + 2]), number(block[off + 2 : off + 4])
-        value = block[off + 4 : off + 4 + length]
+        value = block[off + 4 : min(off + 4 + length, len(block) - 4)]
         if code == 0:
             break
         if code == 9 and len(value) == 1:
             exponent = value[0] & 0x7F
             if value[0] & 0x80:
-                if 0 < exponent < 63:
+                if exponent == 0:
+                    row["multiplier"] = 10**9
+                elif exponent < 63:
                     row["shift"] = exponent
             elif exponent <= 9:
                 row["multiplier"], row["divisor"] = 10 ** (9 - exponent), 1

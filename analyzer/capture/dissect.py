@@ -22,6 +22,7 @@ NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 1, 101, 108, 1
 IPV4_MAPPED = 0xFFFF00000000
 """Upper 32 of the lower 64 bits of ::ffff:0:0/96 (RFC 4291 section 2.5.5.2)."""
 
+ANY_IP = -4
 MAX_VLAN_TAGS = 8
 MAX_EXTENSION_HEADERS = 16
 
@@ -31,7 +32,7 @@ def link_payload(data: Octets, off: int, end: int, link_type: int) -> tuple[int,
     """Skip the link-layer header.
 
     Returns:
-        Offset of what it carries, and its EtherType; an EtherType of 0 stands for raw IP of either version,
+        Offset of what it carries, and its EtherType; instead of one ANY_IP for raw IP of either version,
         -1 for a link type that is not read, -2 for a header that was cut off.
 
     """
@@ -40,12 +41,12 @@ def link_payload(data: Octets, off: int, end: int, link_type: int) -> tuple[int,
             return off, -2
         return off + 14, wire.be16(data, off + 12)
     if link_type == RAW or link_type == 12 or link_type == 14 or link_type == IPV4 or link_type == IPV6:
-        return off, 0
+        return off, ANY_IP
     if link_type == NULL or link_type == LOOP:
         # a protocol family number in the byte order of whoever captured; only IP can follow, so its version tells
         if end - off < 4:
             return off, -2
-        return off + 4, 0
+        return off + 4, ANY_IP
     if link_type == LINUX_SLL:
         if end - off < 16:
             return off, -2
@@ -93,7 +94,7 @@ def scan_packets(data: Octets, packets: Rows, first_packet: int, segments: Rows,
             counters[CUT_HEADER] += 1
             continue
         version = int64(data[off]) >> 4
-        if ethertype == 0 and (version == 4 or version == 6):
+        if ethertype == ANY_IP and (version == 4 or version == 6):
             ethertype = 0x0800 if version == 4 else 0x86DD
         if ethertype != 0x0800 and ethertype != 0x86DD:
             if ethertype == 0x8847 or ethertype == 0x8848 or ethertype == 0x8864:

@@ -55,6 +55,7 @@ TEXT_NOT_UTF8 = int(Anomaly.TEXT_NOT_UTF8)
 RESYNCHRONIZED = int(Anomaly.RESYNCHRONIZED)
 ALL_VIOLATIONS = int(VIOLATIONS)
 MAX_BODY = MAX_CLOSE_BODY_BYTES
+MOST_BYTES = 2**63 - 1
 
 
 class CloseBody(NamedTuple):
@@ -240,6 +241,12 @@ def begin_frame(side: Rows, connection: Rows, is_client: bool, ts: int, packet: 
 
 
 @kernel
+def add_length(total: int, length: int) -> int:
+    """Their sum, or the largest number where frames claim more than there can be."""
+    return MOST_BYTES if length > MOST_BYTES - total else total + length
+
+
+@kernel
 def lose_step(side: Rows) -> None:
     """From here on nobody knows where a frame begins."""
     side["walk"] = OUT_OF_STEP
@@ -251,7 +258,7 @@ def lose_step(side: Rows) -> None:
 
 
 @kernel
-def end_frame(side: Rows, other: Rows, pos: int, ack: int, ts: int, packet: int) -> None:
+def end_frame(side: Rows, other: Rows, pos: int, ack: int, packet: int) -> None:
     """Book a frame whose last byte has passed."""
     opcode = int64(side["opcode"])
     if opcode == CLOSE:
@@ -263,8 +270,6 @@ def end_frame(side: Rows, other: Rows, pos: int, ack: int, ts: int, packet: int)
                 side["close"] = SHORT_CLOSE
             else:
                 side["close"] = STATUS_CLOSE
-        side["close_packet"] = max(int64(side["close_packet"]), packet)
-        side["close_ns"] = max(int64(side["close_ns"]), ts)
         side["close_end_pos"] = pos
         side["close_ack_pos"] = ack
     elif opcode == PONG:
@@ -382,6 +387,8 @@ def walk(
                             byte ^= int64(side["mask"][(done + k) & 3])
                         side["body"][kept + k] = byte
                     side["body_bytes"] = kept + min(take, MAX_BODY - kept)
+                side["close_packet"] = max(int64(side["close_packet"]), packet)
+                side["close_ns"] = max(int64(side["close_ns"]), ts)
             elif opcode <= BINARY:
                 done = int64(side["frame_bytes"]) - left
                 if int64(side["message"]) == CHECKED_TEXT:
@@ -389,7 +396,7 @@ def walk(
             side["skip_bytes"] = left - take
             i += take
             if take == left:
-                end_frame(side, other, pos + i, ack, ts, packet)
+                end_frame(side, other, pos + i, ack, packet)
             continue
         have = int64(side["header_bytes"])
         need = header_size(side["header"], have)
@@ -409,14 +416,14 @@ def walk(
         length = int64(side["skip_bytes"])
         side["frame_bytes"] = length
         if int64(side["opcode"]) <= BINARY:
-            side["payload_bytes"] = int64(side["payload_bytes"]) + length
-            side["message_bytes"] = int64(side["message_bytes"]) + length
+            side["payload_bytes"] = add_length(int64(side["payload_bytes"]), length)
+            side["message_bytes"] = add_length(int64(side["message_bytes"]), length)
         if length == 0:
-            end_frame(side, other, pos + i, ack, ts, packet)
+            end_frame(side, other, pos + i, ack, packet)
 
 
 @kernel
-def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, ts: int, packet: int) -> None:
+def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, packet: int) -> None:
     """Step over `n` missing bytes: harmless inside a payload, whose end is known; elsewhere the walk loses step."""
     side["gap_bytes"] = int64(side["gap_bytes"]) + n
     if int64(side["walk"]) == OUT_OF_STEP:
@@ -430,7 +437,7 @@ def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, ts: int, packe
         side["message"] = UNCHECKED
     side["skip_bytes"] = left - n
     if n == left:
-        end_frame(side, other, pos + n, ack, ts, packet)
+        end_frame(side, other, pos + n, ack, packet)
 
 
 @kernel

@@ -48,7 +48,13 @@ UPGRADE = np.frombuffer(b"\nupgrade:", np.uint8)
 WEBSOCKET = np.frombuffer(b"websocket", np.uint8)
 EXTENSIONS = np.frombuffer(b"\nsec-websocket-extensions:", np.uint8)
 DEFLATE = np.frombuffer(b"permessage-deflate", np.uint8)
-HEAD_END = np.frombuffer(b"\r\n\r\n", np.uint8)
+CONTENT_LENGTH = np.frombuffer(b"\ncontent-length:", np.uint8)
+POST = np.frombuffer(b"post ", np.uint8)
+PUT = np.frombuffer(b"put ", np.uint8)
+HEAD = np.frombuffer(b"head ", np.uint8)
+PATCH = np.frombuffer(b"patch ", np.uint8)
+DELETE = np.frombuffer(b"delete ", np.uint8)
+OPTIONS = np.frombuffer(b"options ", np.uint8)
 GET = np.frombuffer(b"get ", np.uint8)
 HTTP_VERSION = np.frombuffer(b"http/1.", np.uint8)
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -92,6 +98,63 @@ def begins(data: Octets, off: int, n: int, pattern: Octets) -> bool:
 
 
 @kernel
+def is_request_start(data: Octets, off: int, n: int) -> bool:
+    """Whether these bytes may begin a request: a method of RFC 9110 section 9.1, as far as they go."""
+    first = int64(data[off]) | 32
+    if first == 103:
+        return begins(data, off, n, GET)
+    if first == 112:
+        return begins(data, off, n, POST) or begins(data, off, n, PUT) or begins(data, off, n, PATCH)
+    if first == 104:
+        return begins(data, off, n, HEAD)
+    if first == 100:
+        return begins(data, off, n, DELETE)
+    if first == 111:
+        return begins(data, off, n, OPTIONS)
+    return False
+
+
+@kernel
+def find_head_end(data: Octets, start: int, end: int) -> int:
+    """Offset behind the empty line that ends a head, -1 where there is none; a lone line feed ends a line too."""
+    for i in range(start, end - 1):
+        if int64(data[i]) == 10:
+            if int64(data[i + 1]) == 10:
+                return i + 2
+            if end - i > 2 and int64(data[i + 1]) == 13 and int64(data[i + 2]) == 10:
+                return i + 3
+    return -1
+
+
+@kernel
+def content_length(head: Octets, start: int, end: int) -> int:
+    """Bytes of the body that follows this head, 0 where it does not say."""
+    at = find(head, start, end, CONTENT_LENGTH)
+    if at < 0:
+        return 0
+    at += len(CONTENT_LENGTH)
+    while at < end and int64(head[at]) in (9, 32):
+        at += 1
+    n = 0
+    while at < end and 48 <= int64(head[at]) <= 57 and n < 1 << 50:
+        n = n * 10 + int64(head[at]) - 48
+        at += 1
+    return n
+
+
+@kernel
+def status_of(head: Octets, off: int) -> int:
+    """The status of a response head of at least 12 bytes, 0 where it is no number."""
+    status = 0
+    for k in range(9, 12):
+        digit = int64(head[off + k]) - 48
+        if digit < 0 or digit > 9:
+            return 0
+        status = status * 10 + digit
+    return status
+
+
+@kernel
 def line_has(head: Octets, start: int, end: int, name: Octets, value: Octets) -> bool:
     """Whether a header line that begins with `name` (line feed, name, colon) holds `value`, without regard to case."""
     at = start
@@ -101,7 +164,9 @@ def line_has(head: Octets, start: int, end: int, name: Octets, value: Octets) ->
             return False
         at += len(name)
         stop = at
-        while stop < end and int64(head[stop]) != 10:
+        while stop < end:
+            if int64(head[stop]) == 10 and (stop + 1 == end or int64(head[stop + 1]) not in (9, 32)):
+                break  # a line that begins with white space goes on with this one (RFC 9112 section 5.2)
             stop += 1
         if find(head, at, stop, value) >= 0:
             return True
@@ -131,6 +196,7 @@ def begin_connection(
     row["response_packet"] = 0
     row["activity_ns"] = 0
     row["client_starts_pos"] = -1
+    row["answers_before"] = int64(flow_row["unanswered"])
     row["flow"] = flow
     row["ordinal"] = int64(flow_row["ordinal"])
     row["status"] = 0
@@ -205,17 +271,24 @@ def read_http(
     previous = -1
     if connection >= 0 and int64(connections[connection]["handshake"]) == REJECTED:
         previous, connection = connection, -1
+    if int64(stream["body_left_bytes"]) > 0:
+        taken = min(n, int64(stream["body_left_bytes"]))
+        stream["body_left_bytes"] = int64(stream["body_left_bytes"]) - taken
+        return taken
     if int64(stream["head"]) < 0:
         first = int64(data[off])
-        is_request = begins(data, off, n, GET)
+        is_request = int64(stream["is_answering"]) == 0 and is_request_start(data, off, n)
         is_response = begins(data, off, n, HTTP_VERSION)
-        if is_response and n >= 12 and connection < 0:
-            is_response = int64(data[off + 9]) == 49 and int64(data[off + 10]) == 48  # "10": 101 or other 1xx
         if connection >= 0 and int64(connections[connection]["client_starts_pos"]) >= 0:
             if pos >= int64(connections[connection]["client_starts_pos"]) and not is_request:
                 stream["mode"] = FRAMES
                 return 0
-        if not is_request and not is_response:
+        if is_response:
+            stream["is_answering"] = 1
+            if n >= 12 and connection < 0 and status_of(data, off) >= 200:
+                flow_row["unanswered"] = max(0, int64(flow_row["unanswered"]) - 1)
+                return n  # an ordinary answer: its head and its body are of no interest
+        elif not is_request:
             if pos == 1 and int64(stream["has_syn"]) and not 65 <= first <= 90:
                 stream["mode"] = OTHER
                 other["mode"] = OTHER
@@ -237,22 +310,26 @@ def read_http(
     take = min(n, MAX_HEAD_BYTES - have)
     heads[base + have : base + have + take] = data[off : off + take]
     total = have + take
-    if not begins(heads_view, base, total, GET) and not begins(heads_view, base, total, HTTP_VERSION):
+    is_request = is_request_start(heads_view, base, total)
+    if not is_request and not begins(heads_view, base, total, HTTP_VERSION):
         drop_head(stream, free_heads, state)
         return n
-    at = find(heads_view, base + max(0, have - 3), base + total, HEAD_END)
-    if at < 0:
+    end = find_head_end(heads_view, base + max(0, have - 2), base + total)
+    if end < 0:
         stream["head_bytes"] = total
         if total == MAX_HEAD_BYTES:
             drop_head(stream, free_heads, state)
             state[SKIPPED_HEADS] += 1
         return n
-    size = at + 4 - base
+    size = end - base
     read = size - have
-    end = base + size
     is_kept = False
-    if begins(heads_view, base, size, GET):
-        if line_has(heads_view, base, end, UPGRADE, WEBSOCKET):
+    if is_request:
+        is_upgrade = begins(heads_view, base, size, GET) and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
+        if not is_upgrade:
+            stream["body_left_bytes"] = content_length(heads_view, base, end)
+            flow_row["unanswered"] = min(1 << 20, int64(flow_row["unanswered"]) + 1)
+        else:
             if connection >= 0 and int64(connections[connection]["request_packet"]) > 0:
                 previous, connection = connection, -1  # asked again without an answer
             if connection < 0:
@@ -270,41 +347,36 @@ def read_http(
             report_head(openings, state, REQUEST, connection, slot, size, ts, packet)
             is_kept = True
     elif size >= 12:
-        status = 0
-        for k in range(9, 12):
-            digit = int64(heads_view[base + k]) - 48
-            status = status * 10 + (digit if 0 <= digit <= 9 else 1000)
+        status = status_of(heads_view, base)
         is_upgrade = status == 101 and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
         is_answer = connection >= 0 and int64(connections[connection]["handshake"]) == PENDING
-        if connection < 0 and is_upgrade:
-            # no request was seen: believed only where bytes of the client are missing, or still to come
-            if (
-                int64(other["packets"]) == 0
-                or int64(other["has_syn"]) == 0
-                or ack > int64(other["next_pos"])
-                or int64(other["n_parked"]) > 0
-            ):
-                if previous >= 0:
-                    connections[previous]["finished"] = 1
-                connection = begin_connection(
-                    connections,
-                    sides,
-                    free,
-                    state,
-                    flow_row,
-                    flow,
-                    1 - direction,
-                    MISSING_HANDSHAKE,
-                    frames.IN_STEP,
-                    frames.IN_STEP,
-                )
-                connections[connection]["client_starts_pos"] = ack
-                if int64(other["next_pos"]) >= ack:
-                    other["mode"] = FRAMES
-                is_answer = True
-        if is_answer and (status == 101 or status >= 200):
+        if status >= 200 or status == 0:
+            flow_row["unanswered"] = max(0, int64(flow_row["unanswered"]) - 1)
+            if is_answer and int64(connections[connection]["answers_before"]) > 0:
+                # requests were pipelined: this answers an earlier one
+                connections[connection]["answers_before"] = int64(connections[connection]["answers_before"]) - 1
+                is_answer = False
+        if connection < 0 and is_upgrade and int64(other["read_pos"]) < ack:
+            # no request was read: believed only where bytes of the client are missing, or still to come
+            if previous >= 0:
+                connections[previous]["finished"] = 1
+            connection = begin_connection(
+                connections,
+                sides,
+                free,
+                state,
+                flow_row,
+                flow,
+                1 - direction,
+                MISSING_HANDSHAKE,
+                frames.IN_STEP,
+                frames.IN_STEP,
+            )
+            connections[connection]["client_starts_pos"] = ack
+            is_answer = True
+        if is_answer and (status == 101 or status >= 200 or status == 0):
             row = connections[connection]
-            row["status"] = status if status < 1000 else 0
+            row["status"] = status
             row["response_packet"] = packet
             row["opened_ns"] = ts
             row["activity_ns"] = ts
@@ -346,6 +418,7 @@ def miss_http(
     """Missing bytes in a stream that may open a WebSocket: a head under way is lost, and maybe the answer."""
     stream = streams[2 * flow + direction]
     drop_head(stream, free_heads, state)
+    stream["body_left_bytes"] = max(0, int64(stream["body_left_bytes"]) - n)
     connection = int64(flow_row["connection"])
     if connection < 0 or int64(connections[connection]["handshake"]) == REJECTED:
         return
@@ -368,25 +441,20 @@ class Request(NamedTuple):
     path: str | None
     host: str | None
     user_agent: str | None
-    key: str | None
-    protocols: str | None
-    extensions: str | None
 
 
 class Response(NamedTuple):
     """What is kept of the answer."""
 
-    status: int | None
     server: str | None
-    accept: str | None
     protocol: str | None
     extensions: str | None
 
 
-HEADER = re.compile(rb"^([!#$%&'*+.^_`|~\w-]+)[ \t]*:[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE)
+HEADER = re.compile(r"^([!#$%&'*+.^_`|~\w-]+)[ \t]*:[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE | re.ASCII)
 """A field line (RFC 9112 section 5); its name, its value."""
 
-FOLD = re.compile(rb"\r?\n[ \t]+")
+FOLD = re.compile(r"\r?\n[ \t]+")
 """Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
 
 
@@ -395,14 +463,17 @@ def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
 
     Never raises: a line that is no field line is passed over, a folded one joins the one before.
     """
-    first, _, rest = head.partition(b"\n")
-    if b"\n " in rest or b"\n\t" in rest:
-        rest = FOLD.sub(b" ", rest)
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in HEADER.findall(rest):
-        name, value = raw_name.lower().decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return first.rstrip(b"\r").decode("latin-1"), headers
+    first, _, rest = head.decode("latin-1").partition("\n")
+    if "\n " in rest or "\n\t" in rest:
+        rest = FOLD.sub(" ", rest)
+    found = HEADER.findall(rest)
+    headers = {name.lower(): value for name, value in found}
+    if len(headers) < len(found):
+        headers = {}
+        for name, value in found:
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return first.rstrip("\r"), headers
 
 
 def parse_request(head: bytes) -> Request:
@@ -413,23 +484,14 @@ def parse_request(head: bytes) -> Request:
         words[1] if len(words) > 1 else None,
         headers.get("host"),
         headers.get("user-agent"),
-        headers.get("sec-websocket-key"),
-        headers.get("sec-websocket-protocol"),
-        headers.get("sec-websocket-extensions"),
     )
 
 
 def parse_response(head: bytes) -> Response:
     """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
-    line, headers = parse_head(head)
-    words = line.split(" ")
-    status = words[1] if len(words) > 1 else ""
+    _, headers = parse_head(head)
     return Response(
-        int(status) if status.isascii() and status.isdigit() and len(status) == 3 else None,
-        headers.get("server"),
-        headers.get("sec-websocket-accept"),
-        headers.get("sec-websocket-protocol"),
-        headers.get("sec-websocket-extensions"),
+        headers.get("server"), headers.get("sec-websocket-protocol"), headers.get("sec-websocket-extensions")
     )
 
 
@@ -444,13 +506,35 @@ def _tokens(value: str | None) -> set[str]:
     return {part.split(";")[0].strip() for part in (value or "").split(",")} - {""}
 
 
-def check_answer(request: Request, response: Response) -> Anomaly:
-    """What in a 101 makes a client fail the connection (RFC 6455 section 4.1)."""
+NEGOTIATED = re.compile(
+    rb"\nsec-websocket-(key|accept|protocol|extensions)[ \t]*:[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*)", re.IGNORECASE
+)
+
+
+def _negotiated(head: bytes) -> dict[bytes, str]:
+    """The four headers that the answer must match, without reading the rest of the head."""
+    found: dict[bytes, str] = {}
+    for name, value in NEGOTIATED.findall(head):
+        name, text = name.lower(), FOLD.sub(" ", value.decode("latin-1")).strip()
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def check_answer(request: bytes, response: bytes) -> Anomaly:
+    """What in a 101 makes a client fail the connection (RFC 6455 section 4.1).
+
+    Args:
+        request: Head of the upgrade request.
+        response: Head of the answer; one with another status has nothing to match.
+    """
+    if response[9:12] != b"101":
+        return Anomaly.NONE
+    asked, given = _negotiated(request), _negotiated(response)
     anomalies = Anomaly.NONE
-    if request.key is not None and response.accept != accept_for(request.key):
+    if b"key" in asked and given.get(b"accept") != accept_for(asked[b"key"]):
         anomalies |= Anomaly.WRONG_ACCEPT
-    if response.protocol and _tokens(response.protocol) - _tokens(request.protocols):
+    if b"protocol" in given and _tokens(given[b"protocol"]) - _tokens(asked.get(b"protocol")):
         anomalies |= Anomaly.UNREQUESTED_SUBPROTOCOL
-    if response.extensions and _tokens(response.extensions) - _tokens(request.extensions):
+    if b"extensions" in given and _tokens(given[b"extensions"]) - _tokens(asked.get(b"extensions")):
         anomalies |= Anomaly.UNREQUESTED_EXTENSION
     return anomalies

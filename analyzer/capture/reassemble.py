@@ -36,6 +36,12 @@ GAP_AFTER_NS = 2_000_000_000
 """Bytes that the receiver has acknowledged are given up for missing when this many segments, or this much time,
 came after them: packets that a capture swaps are a few places off."""
 
+SPANS = 17 * MAX_PARKED_SEGMENTS
+"""Room for spans: one segment may split into one piece more than are parked, and all of them may leave in two parts."""
+
+LINGER_NS = 2_000_000_000
+"""How long a connection whose end is complete waits for stragglers, in time of the capture."""
+
 PLAUSIBLE_BYTES = 1 << 30
 """How far ahead of the expected position data, a FIN or an ACK may stand and still be believed."""
 
@@ -112,6 +118,8 @@ def reset_stream(stream: Rows) -> None:
     stream["rst_ns"] = 0
     stream["rst_acked_pos"] = 0
     stream["gap_bytes"] = 0
+    stream["read_pos"] = 0
+    stream["body_left_bytes"] = 0
     stream["packets"] = 0
     stream["last_ns"] = 0
     stream["stalled_ns"] = 0
@@ -125,6 +133,7 @@ def reset_stream(stream: Rows) -> None:
     stream["mode"] = HTTP
     stream["has_syn"] = 0
     stream["has_data"] = 0
+    stream["is_answering"] = 0
 
 
 @kernel
@@ -393,9 +402,6 @@ def scan_segments(
 
     """
     for i in range(start, len(segments)):
-        if int64(state[N_SPANS]) > len(spans) - 2 * MAX_PARKED_SEGMENTS - 4:
-            state[REASON] = NO_SPANS
-            return i
         segment = segments[i]
         src_hi, src_lo = int64(segment["src_hi"]), int64(segment["src_lo"])
         dst_hi, dst_lo = int64(segment["dst_hi"]), int64(segment["dst_lo"])
@@ -413,6 +419,18 @@ def scan_segments(
         is_ack = flags & ACK_FLAG != 0
         wire_bytes, captured = int64(segment["wire_bytes"]), int64(segment["payload_bytes"])
 
+        if flow >= 0:
+            parked_before = int64(streams[2 * flow]["n_parked"]) + int64(streams[2 * flow + 1]["n_parked"])
+            if 4 * parked_before + 8 > len(spans) - int64(state[N_SPANS]):
+                state[REASON] = NO_SPANS
+                return i
+            if ts - int64(flows[flow]["last_ns"]) > LINGER_NS and is_over(streams, flow):
+                flows[flow]["state"] = DETACHED  # whatever comes now is another connection's
+                slots[at] = DELETED
+                flow = -1
+        elif int64(state[N_SPANS]) > len(spans) - 8:
+            state[REASON] = NO_SPANS
+            return i
         if flow >= 0 and is_syn:
             mine, theirs = streams[2 * flow + direction], streams[2 * flow + 1 - direction]
             if is_new_connection(mine, theirs, seq, ack, is_ack):
@@ -444,6 +462,7 @@ def scan_segments(
             row["last_ns"] = ts
             row["connection"] = -1
             row["ordinal"] = 0
+            row["unanswered"] = 0
             row["state"] = LIVE
             row["kind"] = 0
             reset_stream(streams[2 * flow])
@@ -451,7 +470,7 @@ def scan_segments(
 
         index = 2 * flow + direction
         stream, other = streams[index], streams[2 * flow + 1 - direction]
-        if captured > 0 and int64(state[MAY_PARK]) != 0:
+        if wire_bytes > 0 and int64(state[MAY_PARK]) != 0:
             pieces = int64(stream["n_parked"]) + 2
             if captured > len(pool) - int64(state[POOL_USED]) or pieces > len(parked) - int64(state[N_PARKED]):
                 state[REASON] = NO_POOL
@@ -488,6 +507,11 @@ def scan_segments(
                 stream["next_pos"] = pos  # begun before the capture: this is where it begins for us
                 expected = pos
         end = pos + wire_bytes
+        if int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
+            # whoever sends on has not reset: the RST was forged, or stood outside the receiver's window after all
+            if end > int64(stream["rst_pos"]) or ts - int64(stream["rst_ns"]) > GAP_AFTER_NS:
+                stream["rst_packet"] = 0
+                stream["rst_pos"] = -1
         if flags & FIN_FLAG != 0 and int64(stream["fin_packet"]) == 0:
             if end >= expected and end - expected <= PLAUSIBLE_BYTES:
                 stream["fin_pos"] = end
@@ -538,9 +562,10 @@ def give_up(spans: Rows, state: Rows, streams: Rows, index: int, parked: Rows, t
     stream = streams[index]
     first = parked[int64(stream["parked"])]
     n = int64(stream["n_parked"])
-    is_full = n >= MAX_PARKED_SEGMENTS or int64(stream["parked_bytes"]) > MAX_PARKED_BYTES
     is_acked = int64(stream["acked_pos"]) > int64(stream["next_pos"])
-    if is_full or (is_acked and (n >= GAP_AFTER_SEGMENTS or ts - int64(first["ts_ns"]) > GAP_AFTER_NS)):
+    if is_acked and (n >= GAP_AFTER_SEGMENTS or ts - int64(first["ts_ns"]) > GAP_AFTER_NS):
+        skip_gap(spans, state, streams, index, parked)
+    while int64(stream["n_parked"]) >= MAX_PARKED_SEGMENTS or int64(stream["parked_bytes"]) > MAX_PARKED_BYTES:
         skip_gap(spans, state, streams, index, parked)
 
 
@@ -556,10 +581,24 @@ def flush(chosen: Rows, start: int, streams: Rows, parked: Rows, spans: Rows, st
         for direction in range(2):
             index = 2 * int64(chosen[i]) + direction
             while int64(streams[index]["parked"]) >= 0:
-                if int64(state[N_SPANS]) > len(spans) - 2 * MAX_PARKED_SEGMENTS - 4:
+                if 2 * int64(streams[index]["n_parked"]) + 4 > len(spans) - int64(state[N_SPANS]):
                     return i
                 skip_gap(spans, state, streams, index, parked)
     return len(chosen)
+
+
+@kernel
+def is_over(streams: Rows, flow: int) -> bool:
+    """Whether a connection's end is complete: reset, or both FINs acknowledged."""
+    a, b = streams[2 * flow], streams[2 * flow + 1]
+    if int64(a["rst_packet"]) > 0 or int64(b["rst_packet"]) > 0:
+        return True
+    return (
+        int64(a["fin_packet"]) > 0
+        and int64(b["fin_packet"]) > 0
+        and int64(a["acked_pos"]) > int64(a["fin_pos"])
+        and int64(b["acked_pos"]) > int64(b["fin_pos"])
+    )
 
 
 @kernel
@@ -573,15 +612,7 @@ def find_ended(flows: Rows, streams: Rows, before_ns: int, found: Rows) -> int:
         if state == LIVE:
             if int64(flows[flow]["last_ns"]) > before_ns:
                 continue
-            a, b = streams[2 * flow], streams[2 * flow + 1]
-            is_reset = int64(a["rst_packet"]) > 0 or int64(b["rst_packet"]) > 0
-            is_finished = (
-                int64(a["fin_packet"]) > 0
-                and int64(b["fin_packet"]) > 0
-                and int64(a["acked_pos"]) > int64(a["fin_pos"])
-                and int64(b["acked_pos"]) > int64(b["fin_pos"])
-            )
-            if not is_reset and not is_finished:
+            if not is_over(streams, flow):
                 continue
         found[n] = flow
         n += 1

@@ -35,9 +35,6 @@ MAX_POOL_BYTES = 1 << 26
 
 MAX_POOL_SEGMENTS = 1 << 18
 
-LINGER_NS = 2_000_000_000
-"""How long a connection whose end is complete waits for stragglers, in time of the capture."""
-
 SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
 
@@ -93,6 +90,7 @@ def scan_spans(
         n, pos = int64(span["n_bytes"]), int64(span["pos"])
         ack, ts, packet = int64(span["ack_pos"]), int64(span["ts_ns"]), int64(span["packet"])
         kind = int64(span["kind"])
+        stream["read_pos"] = pos + n
         if kind == reassemble.MISSING:
             if int64(stream["mode"]) == reassemble.HTTP:
                 handshake.miss_http(pos, n, flow_row, flow, streams, direction, connections, sides, free_heads, state)
@@ -100,7 +98,7 @@ def scan_spans(
                 connection = int64(flow_row["connection"])
                 is_client = int64(connections[connection]["client_stream"]) == direction
                 mine = 2 * connection + (0 if is_client else 1)
-                frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, ts, packet)
+                frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, packet)
             continue
         buffer = data if kind == reassemble.IN_CHUNK else pool
         off = int64(span["off"])
@@ -153,7 +151,7 @@ def scan_spans(
                 and connection < 0
                 and int64(stream["has_syn"]) == 0
                 and int64(stream["head"]) < 0
-                and not handshake.begins(buffer, off + done, n - done, handshake.GET)
+                and not handshake.is_request_start(buffer, off + done, n - done)
                 and not handshake.begins(buffer, off + done, n - done, handshake.HTTP_VERSION)
             ):
                 server = is_forced(flow_row, ports)
@@ -254,7 +252,7 @@ class Tracker:
         self._ports = np.array(sorted(ports), np.int64)
         self._keys = np.array([secrets.randbits(64) | 1 for _ in range(9)], np.uint64)
         self._segments = np.zeros(CHUNK_PACKETS, SEGMENT)
-        self._spans = np.zeros(4 * reassemble.MAX_PARKED_SEGMENTS, SPAN)
+        self._spans = np.zeros(reassemble.SPANS, SPAN)
         self._state = np.zeros(reassemble.STATE_SIZE, np.int64)
         self._state[reassemble.MAY_PARK] = 1
         self._opening_state = np.zeros(handshake.OPENING_STATE_SIZE, np.int64)
@@ -274,6 +272,7 @@ class Tracker:
         self._responses: dict[int, bytes] = {}
         self._clock_ns = 0
         self._since_sweep = 0
+        self._swept_ns = 0
         self.counters = np.zeros(len(Counter), np.int64)
         self.n_encrypted = 0
         self.n_midstream = 0
@@ -324,8 +323,9 @@ class Tracker:
                     self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
             self._clock_ns = max(self._clock_ns, int(chunk.packets["ts_ns"].max()))
             self._since_sweep += len(chunk.packets)
-            if self._since_sweep >= len(self._flows) // 4:
-                finished += self._sweep(self._clock_ns - LINGER_NS)
+            # seldom enough to cost little, often enough that a live capture shows its rows
+            if self._since_sweep >= len(self._flows) // 4 or self._clock_ns - self._swept_ns >= reassemble.LINGER_NS:
+                finished += self._sweep(self._clock_ns - reassemble.LINGER_NS)
         return finished
 
     def finish(self) -> list[Finished]:
@@ -409,7 +409,7 @@ class Tracker:
         if n < self._max_flows:
             self._grow_flows(min(n, self._max_flows - n))
             return []
-        finished = self._sweep(self._clock_ns - LINGER_NS)
+        finished = self._sweep(self._clock_ns - reassemble.LINGER_NS)
         if self._state[reassemble.N_FREE] <= n // 8:
             live = np.flatnonzero(self._flows["state"] == reassemble.LIVE)
             n_evicted = max(1, n // 4)
@@ -438,6 +438,7 @@ class Tracker:
         n = len(self._flows)
         self._flows = np.concatenate([self._flows, np.zeros(n_more, FLOW)])
         self._streams = np.concatenate([self._streams, np.zeros(2 * n_more, STREAM)])
+        self._streams["head"][2 * n :] = -1
         free = self._free[: self._state[reassemble.N_FREE]]
         # the lowest index is taken first
         self._free = np.concatenate([np.arange(n, n + n_more, dtype=np.int32)[::-1], free, np.zeros(n, np.int32)])
@@ -475,6 +476,7 @@ class Tracker:
     def _sweep(self, before_ns: int | None) -> list[Finished]:
         """Let go of flows that have ended before this instant, or of all of them."""
         self._since_sweep = 0
+        self._swept_ns = self._clock_ns
         if before_ns is None:
             ended = np.flatnonzero(self._flows["state"] != reassemble.FREE)
         else:

@@ -1,6 +1,9 @@
 """The report, `explain` and `compare` on a terminal: rich tables that fit the width, colour that turns itself off."""
 
+import contextlib
+import io
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -21,7 +24,7 @@ STYLES = {
 }
 """Colour of a provenance; its word always stands beside it."""
 
-BAR_WIDTH = 12
+BAR_WIDTH = 10
 
 ON_WIRE = {
     "allowed": "may be sent",
@@ -32,8 +35,13 @@ ON_WIRE = {
 }
 
 
-def _console(out: TextIO, width: int | None) -> Console:
-    return Console(file=out, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+@contextlib.contextmanager
+def _page(out: TextIO, width: int | None) -> Iterator[Console]:
+    """A console on `out`; where that is no terminal, lines end where their text does and carry no colour."""
+    target = out if out.isatty() else io.StringIO()
+    yield Console(file=target, width=width, highlight=False, emoji=False, markup=False)
+    if isinstance(target, io.StringIO):
+        out.writelines(f"{line.rstrip()}\n" for line in target.getvalue().splitlines())
 
 
 def _bar(share: float) -> Text:
@@ -53,52 +61,52 @@ def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: i
         width: Columns, None for the terminal's own (80 where there is none).
 
     """
-    console = _console(out, width)
-    head = (
-        f"{_plural(document['connections'], 'WebSocket connection')} in {_plural(document['packets'], 'packet')}"
-        f" of {_plural(document['inputs'], 'file')}"
-    )
-    if document["partial"]:
-        console.print(Text("Interrupted: only what was read so far.", style="bold red"))
-    console.print(Text(head, style="bold"))
-    if document["first"]:
-        console.print(Text(f"{document['first'][:19]} to {document['last'][:19]} UTC", style="bright_black"))
-    for story in document["stories"]:
-        _print_story(console, story)
-    for endpoint, n in document["established"].items():
-        rows = [row for row in document["frequencies"] if row["endpoint"] == endpoint]
-        if rows:
+    with _page(out, width) as console:
+        head = (
+            f"{_plural(document['connections'], 'WebSocket connection')} in {_plural(document['packets'], 'packet')}"
+            f" of {_plural(document['inputs'], 'file')}"
+        )
+        if document["partial"]:
+            console.print(Text("Interrupted: only what was read so far.", style="bold red"))
+        console.print(Text(head, style="bold"))
+        if document["first"]:
+            console.print(Text(f"{document['first'][:19]} to {document['last'][:19]} UTC", style="bright_black"))
+        for story in document["stories"]:
+            _print_story(console, story)
+        for endpoint, n in document["established"].items():
+            rows = [row for row in document["frequencies"] if row["endpoint"] == endpoint]
+            if rows:
+                console.print()
+                _print_frequencies(console, f"What the {endpoint}s report", n, rows)
+        if document["illegal"]:
             console.print()
-            _print_frequencies(console, f"What the {endpoint}s report", n, rows)
-    if document["illegal"]:
-        console.print()
-        rows = document["illegal"]
-        _print_frequencies(console, "Codes that may not be sent, yet stood on the wire", None, rows)
-    _print_block(console, "No code is claimed", document["undetermined"])
-    _print_block(console, "Never opened (not in the shares)", document["never_opened"])
-    _print_block(console, "Seen by proxies (not in the shares)", document["proxy"])
-    _print_unseen(console, document)
-    if document["diagnoses"]:
-        console.print()
-        console.print(Text("Diagnosis", style="bold underline"))
-    for entry in document["diagnoses"]:
-        _print_diagnosis(console, entry)
-    if not document["connections"]:
-        console.print()
-        console.print(Text("No WebSocket was found."))
+            rows = document["illegal"]
+            _print_frequencies(console, "Codes that may not be sent, yet stood on the wire", None, rows)
+        _print_block(console, "No code is claimed", document["undetermined"])
+        _print_block(console, "Never opened (not in the shares)", document["never_opened"])
+        _print_block(console, "Seen by proxies (not in the shares)", document["proxy"])
+        _print_unseen(console, document)
+        if document["diagnoses"]:
+            console.print()
+            console.print(Text("Diagnosis", style="bold underline"))
+        for entry in document["diagnoses"]:
+            _print_diagnosis(console, entry)
+        if not document["connections"]:
+            console.print()
+            console.print(Text("No WebSocket was found."))
 
 
 def _print_frequencies(console: Console, title: str, established: int | None, rows: list[dict[str, Any]]) -> None:
     note = "" if established is None else f" ({_plural(established, 'established connection')})"
     console.print(Text.assemble((title, "bold"), note))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bright_black")
     if established is None:
-        table.add_column("seen by")
-    table.add_column("code", justify="right")
+        table.add_column("seen by", no_wrap=True)
+    table.add_column("code", justify="right", no_wrap=True)
     table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=26)
-    table.add_column("provenance")
-    table.add_column("first Close")
-    table.add_column("count", justify="right")
+    table.add_column("provenance", no_wrap=True)
+    table.add_column("closed by", no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     if established is not None:
         table.add_column("", no_wrap=True, width=BAR_WIDTH)
@@ -123,13 +131,15 @@ def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> No
         return
     console.print()
     console.print(Text(title, style="bold"))
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=7, justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
     for row in rows:
         code = f" {row['code']}" if row.get("code") else ""
-        console.print(
-            Text.assemble(
-                f"  {row['count']:>6,}  {row['endpoint']}{code}  ", (row["evidence"], "yellow"), f"  {row['title']}"
-            )
-        )
+        grid.add_row(f"{row['count']:,}", f"{row['endpoint']}{code}", Text(row["evidence"], "yellow"), row["title"])
+    console.print(grid)
 
 
 def _print_unseen(console: Console, document: dict[str, Any]) -> None:
@@ -239,50 +249,50 @@ def _print_diagnosis(console: Console, entry: dict[str, Any]) -> None:
 
 def print_code(code: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None) -> None:
     """Print what is known about one code."""
-    console = _console(out, width)
-    info = catalogue.code(code)
-    console.print(Text.assemble((f"{code} {info.name}", "bold"), f"  ({ON_WIRE[info.on_wire]})"))
-    for label, text in (("means", info.meaning), ("seen", info.seen), ("do", info.fix)):
-        _print_field(console, label, text)
-    sent_by = {"either": "either side", "nobody": "nobody", "client": "the client", "server": "the server"}
-    _print_field(console, "sent by", sent_by[info.sender])
-    _print_field(console, "source", info.source)
-    if info.confused_with:
-        others = ", ".join(str(other) for other in info.confused_with)
-        _print_field(console, "not", f"{others} (see: wsclose compare {code} {info.confused_with[0]})")
-    for diagnosis in info.diagnoses:
-        console.print()
-        console.print(Padding(Text(diagnosis.title, style="bold"), (0, 0, 0, 2)))
-        if diagnosis.when:
-            conditions = [f"{column} is {' or '.join(sorted(values))}" for column, values in diagnosis.when.items()]
-            _print_field(console, "when", ", ".join(conditions))
-        for label, text in (("why", diagnosis.cause), ("check", diagnosis.check), ("do", diagnosis.fix)):
+    with _page(out, width) as console:
+        info = catalogue.code(code)
+        console.print(Text.assemble((f"{code} {info.name}", "bold"), f"  ({ON_WIRE[info.on_wire]})"))
+        for label, text in (("means", info.meaning), ("seen", info.seen), ("do", info.fix)):
             _print_field(console, label, text)
+        sent_by = {"either": "either side", "nobody": "nobody", "client": "the client", "server": "the server"}
+        _print_field(console, "sent by", sent_by[info.sender])
+        _print_field(console, "source", info.source)
+        if info.confused_with:
+            others = ", ".join(str(other) for other in info.confused_with)
+            _print_field(console, "not", f"{others} (see: wsclose compare {code} {info.confused_with[0]})")
+        for diagnosis in info.diagnoses:
+            console.print()
+            console.print(Padding(Text(diagnosis.title, style="bold"), (0, 0, 0, 2)))
+            if diagnosis.when:
+                conditions = [f"{column} is {' or '.join(sorted(values))}" for column, values in diagnosis.when.items()]
+                _print_field(console, "when", ", ".join(conditions))
+            for label, text in (("why", diagnosis.cause), ("check", diagnosis.check), ("do", diagnosis.fix)):
+                _print_field(console, label, text)
 
 
 def print_comparison(
     a: int, b: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None
 ) -> None:
     """Print two codes side by side; the hand-written difference first, where there is one."""
-    console = _console(out, width)
-    infos: list[tuple[int, CodeInfo]] = [(a, catalogue.code(a)), (b, catalogue.code(b))]
-    console.print(Text(" and ".join(f"{code} {info.name}" for code, info in infos), style="bold"))
-    pair = catalogue.pair(a, b)
-    if pair is not None:
-        _print_field(console, "differ", pair.differ)
-        _print_field(console, "choose", pair.choose)
-        _print_field(console, "source", pair.source)
-    table = Table(box=None, pad_edge=False, padding=(1, 2, 0, 0), show_header=True, header_style="bold")
-    table.add_column("", width=7, no_wrap=True, style="bright_black")
-    for code, info in infos:
-        table.add_column(f"{code} {info.name}", ratio=1)
-    for label, field in (
-        ("means", "meaning"),
-        ("seen", "seen"),
-        ("do", "fix"),
-        ("sent by", "sender"),
-        ("source", "source"),
-    ):
-        table.add_row(label, *(Text(str(getattr(info, field))) for _, info in infos))
-    table.add_row("on wire", *(Text(ON_WIRE[info.on_wire]) for _, info in infos))
-    console.print(table)
+    with _page(out, width) as console:
+        infos: list[tuple[int, CodeInfo]] = [(a, catalogue.code(a)), (b, catalogue.code(b))]
+        console.print(Text(" and ".join(f"{code} {info.name}" for code, info in infos), style="bold"))
+        pair = catalogue.pair(a, b)
+        if pair is not None:
+            _print_field(console, "differ", pair.differ)
+            _print_field(console, "choose", pair.choose)
+            _print_field(console, "source", pair.source)
+        table = Table(box=None, pad_edge=False, padding=(1, 2, 0, 0), show_header=True, header_style="bold")
+        table.add_column("", width=7, no_wrap=True, style="bright_black")
+        for code, info in infos:
+            table.add_column(f"{code} {info.name}", ratio=1)
+        for label, field in (
+            ("means", "meaning"),
+            ("seen", "seen"),
+            ("do", "fix"),
+            ("sent by", "sender"),
+            ("source", "source"),
+        ):
+            table.add_row(label, *(Text(str(getattr(info, field))) for _, info in infos))
+        table.add_row("on wire", *(Text(ON_WIRE[info.on_wire]) for _, info in infos))
+        console.print(table)

@@ -52,14 +52,15 @@ class Views(NamedTuple):
 
 
 def crossed(a: Rows, b: Rows) -> Mask:
-    """Whether the two first Closes crossed: the later one's segment does not acknowledge the earlier one (row 2)."""
+    """Whether the two first Closes crossed: neither one's segment acknowledges the other (row 2)."""
     both = (a["close"] != NONE) & (b["close"] != NONE)
-    later_acks = np.where(a["close_packet"] > b["close_packet"], a["close_acks_peer"], b["close_acks_peer"])
-    result: Mask = both & ~later_acks
+    result: Mask = both & ~a["close_acks_peer"] & ~b["close_acks_peer"]
     return result
 
 
-def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, evicted: Rows, vanished: Rows) -> Views:
+def classify(
+    from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, evicted: Rows, vanished: Rows, answered: Rows
+) -> Views:
     """Decide one endpoint's view of every connection.
 
     Args:
@@ -69,6 +70,7 @@ def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, ev
         is_client: Whether E is the client.
         evicted: Connections that a limit dropped.
         vanished: Connections with unanswered retransmissions, then silence.
+        answered: Connections whose upgrade request got an answer that was captured.
 
     """
     p, e = from_peer, own
@@ -105,16 +107,23 @@ def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, ev
     has_close &= ~unread
     status &= has_close
     empty &= has_close
-    is_reply = has_close & (p["close_packet"] > e["close_packet"])
-    has_replied = has_sent & has_close & ~is_reply & ~crossed(p, e)
+    has_replied = has_sent & has_close & e["close_acks_peer"]
     undone, made_up, wire = Provenance.UNDETERMINED, Provenance.SYNTHESIZED, Provenance.WIRE
+
+    # how P's stream, or E's reading of it, came to an end with every byte up to it seen
+    own_rst_first = (e["rst_packet"] > 0) & ((p["fin_packet"] == 0) | (e["rst_packet"] < p["fin_packet"]))
+    by_fin = p["seen"] & (p["fin_packet"] > 0) & p["complete"] & ~own_rst_first
+    by_rst = p["seen"] & (p["rst_packet"] > 0) & p["rst_in_place"]
+    by_own_rst = p["seen"] & (e["rst_packet"] > 0) & e["rst_after_all_acked"]
+    ended = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0)
 
     # 15, 16: the connection was never established
     if is_client:
-        rejected, failed = handshake == REJECTED, handshake == FAILED
-        answered = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0) | (e["fin_packet"] > 0)
-        decide(rejected, 1006, made_up, Evidence.HANDSHAKE_REJECTED, ANSWER)
-        decide(failed & answered & p["seen"] & ~p["lost"], 1006, made_up, Evidence.HANDSHAKE_FAILED, ANSWER)
+        failed = handshake == FAILED
+        whole = ~p["lost"] & (by_fin | by_rst | by_own_rst)
+        decide(handshake == REJECTED, 1006, made_up, Evidence.HANDSHAKE_REJECTED, ANSWER)
+        decide(failed & (answered | whole), 1006, made_up, Evidence.HANDSHAKE_FAILED, ANSWER)
+        decide(failed & p["seen"] & ended, None, undone, Evidence.GAP, NOTHING)
         decide(failed, None, undone, Evidence.OPEN_END, NOTHING)
 
     # 12, 14: E failed the connection and reads nothing more (RFC 6455 section 7.1.7)
@@ -131,12 +140,11 @@ def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, ev
     decide(late & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
 
     # 9: a Close, then a reset: P's own may discard it unread, any may have come before it did
-    whole = status | empty
-    was_reset = has_close & (p["rst_packet"] > p["close_packet"])
+    was_reset = has_close & p["rst_behind_close"]
     was_lost = has_close & ~p["close_acked"] & ((e["rst_packet"] > p["close_packet"]) | was_reset | vanished)
     decide(was_reset & status & has_replied, p["code"], wire, Evidence.STATUS, CLOSE)
     decide(was_reset & empty & has_replied, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE)
-    decide(was_lost & whole, None, undone, Evidence.CLOSE_UNACKED, CLOSE)
+    decide(was_lost & (status | empty), None, undone, Evidence.CLOSE_UNACKED, CLOSE)
     decide(was_reset & status, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
     decide(was_reset & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
 
@@ -152,16 +160,11 @@ def classify(from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, ev
     decide(has_close & (p["close"] == CUT), None, undone, Evidence.CUT_CLOSE, CLOSE)
 
     # 28 and the unaligned half of 35: missing bytes may hide a Close
-    ended = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0)
     decide(p["seen"] & p["lost"], None, undone, Evidence.GAP, NOTHING)
     decide(p["seen"] & ended & (handshake == MISSING) & ~p["aligned"], None, undone, Evidence.GAP, NOTHING)
 
     # 4 to 6: no Close, and P to E complete to its end
     sure = np.where(handshake == MISSING, Confidence.MEDIUM, Confidence.HIGH)
-    own_rst_first = (e["rst_packet"] > 0) & ((p["fin_packet"] == 0) | (e["rst_packet"] < p["fin_packet"]))
-    by_fin = p["seen"] & (p["fin_packet"] > 0) & p["complete"] & ~own_rst_first
-    by_rst = p["seen"] & (p["rst_packet"] > 0) & p["rst_in_place"]
-    by_own_rst = p["seen"] & (e["rst_packet"] > 0) & e["rst_after_all_acked"]
     for level in (Confidence.HIGH, Confidence.MEDIUM):
         at_level = sure == level
         decide(by_fin & at_level, 1006, made_up, Evidence.NO_CLOSE_FIN, PEER_FIN, level)

@@ -1,6 +1,9 @@
 """Finished connections to rows: the facts that `classify` needs, the views it gives, and the two tables of them."""
 
+import functools
 import ipaddress
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +24,10 @@ from analyzer.model import (
     Endpoint,
     Initiator,
     Provenance,
+    Received,
     Rows,
     Table,
+    Values,
     anomaly_names,
     is_illegal_on_wire,
 )
@@ -101,7 +106,13 @@ def gather_facts(finished: Finished, side: int, closes: list[Close]) -> Rows:
     at_fin = (mine["fin_packet"] > 0) & facts["complete"] & (mine["rst_pos"] - mine["fin_pos"] <= 1)
     facts["rst_in_place"] = (mine["rst_packet"] > 0) & ((mine["rst_pos"] == mine["next_pos"]) | at_fin)
     acked = np.where(theirs["fin_packet"] > 0, np.minimum(theirs["acked_pos"], theirs["fin_pos"]), theirs["acked_pos"])
-    facts["rst_after_all_acked"] = (mine["rst_packet"] > 0) & (theirs["next_pos"] >= acked)
+    # a RST without ACK says nothing of what its sender had read; after its own FIN it had stopped reading anyway
+    speaks = (mine["rst_acked_pos"] > 0) | (mine["fin_packet"] > 0)
+    facts["rst_after_all_acked"] = (mine["rst_packet"] > 0) & speaks & (theirs["next_pos"] >= acked)
+    facts["rst_behind_close"] = (mine["rst_packet"] > 0) & has_end & (mine["rst_pos"] >= walk["close_end_pos"])
+    seen_to = mine["next_pos"] + (mine["fin_packet"] > 0)
+    facts["tail_missing"] = (mine["acked_pos"] > seen_to) | (mine["fin_packet"] > 0) & ~facts["complete"]
+    facts["tail_missing"] |= (mine["rst_packet"] > 0) & ~facts["rst_in_place"]
     return facts
 
 
@@ -121,6 +132,29 @@ def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> list[fl
     return [value / 1e9 if ok else None for value, ok in zip(ns.tolist(), known.tolist(), strict=True)]
 
 
+class _Heads:
+    """The openings' heads, read when a column first needs them."""
+
+    def __init__(self, finished: Finished) -> None:
+        self._finished = finished
+
+    @cached_property
+    def requests(self) -> list[handshake.Request | None]:
+        return [None if head is None else handshake.parse_request(head) for head in self._finished.requests]
+
+    @cached_property
+    def responses(self) -> list[handshake.Response | None]:
+        return [None if head is None else handshake.parse_response(head) for head in self._finished.responses]
+
+    def of_request(self, field: str) -> Callable[[], list[Any]]:
+        """A column made of one field of the requests."""
+        return lambda: [None if request is None else getattr(request, field) for request in self.requests]
+
+    def of_response(self, field: str) -> Callable[[], list[Any]]:
+        """A column made of one field of the answers."""
+        return lambda: [None if response is None else getattr(response, field) for response in self.responses]
+
+
 class _Story(NamedTuple):
     """What both tables tell of the same connections, column by column."""
 
@@ -132,8 +166,6 @@ class _Story(NamedTuple):
     ended_by: list[Endpoint | None]
     ended_ns: npt.NDArray[np.int64]
     opened_ns: npt.NDArray[np.int64]
-    requests: list[handshake.Request | None]
-    responses: list[handshake.Response | None]
     anomalies: list[int]
 
 
@@ -148,13 +180,9 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
     """
     closes = [read_closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
-    requests = [None if head is None else handshake.parse_request(head) for head in finished.requests]
-    responses = [None if head is None else handshake.parse_response(head) for head in finished.responses]
     answer_bits = [
-        handshake.check_answer(request, response)
-        if request is not None and response is not None and response.status == 101
-        else Anomaly.NONE
-        for request, response in zip(requests, responses, strict=True)
+        Anomaly.NONE if request is None or response is None else handshake.check_answer(request, response)
+        for request, response in zip(finished.requests, finished.responses, strict=True)
     ]
     state = _handshake_state(finished, sent, answer_bits)
     views = [
@@ -165,13 +193,14 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
             is_client=side == CLIENT,
             evicted=finished.evicted,
             vanished=finished.vanished,
+            answered=finished.connections["response_packet"] > 0,
         )
         for side in (CLIENT, SERVER)
     ]
-    story = _tell(finished, sent, closes, state, requests, responses, answer_bits)
-    keys = [_diagnose(views[side], sent, story, side, catalogue) for side in (CLIENT, SERVER)]
-    connections = _connections_table(finished, closes, state, views, story, keys, source)
-    return _closes_table(finished, closes, views, story, source), connections
+    story = _tell(finished, sent, closes, state, answer_bits)
+    heads = _Heads(finished)
+    connections = _connections_table(finished, closes, state, views, story, heads, sent, catalogue, source)
+    return _closes_table(finished, closes, views, story, heads, source), connections
 
 
 def _handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anomaly]) -> Rows:
@@ -201,8 +230,6 @@ def _tell(
     sent: list[Rows],
     closes: list[list[Close]],
     state: Rows,
-    requests: list[handshake.Request | None],
-    responses: list[handshake.Response | None],
     answer_bits: list[Anomaly],
 ) -> _Story:
     flows, connections = finished.flows, finished.connections
@@ -246,14 +273,14 @@ def _tell(
 
     a, b = sent
     both = (a["close"] != frames.NO_CLOSE) & (b["close"] != frames.NO_CLOSE)
-    hidden = [~side["seen"] | side["lost"] for side in sent]
+    hidden = [~side["seen"] | side["lost"] | side["tail_missing"] for side in sent]
     has_crossed = classify.crossed(a, b)
     initiator = np.full(n, Initiator.NONE, object)
     initiator[(hidden[CLIENT] & (a["close"] == 0)) | (hidden[SERVER] & (b["close"] == 0))] = Initiator.UNKNOWN
     initiator[(a["close"] != 0) & (b["close"] == 0) & ~hidden[SERVER]] = Initiator.CLIENT
     initiator[(b["close"] != 0) & (a["close"] == 0) & ~hidden[CLIENT]] = Initiator.SERVER
-    initiator[both & (a["close_packet"] < b["close_packet"])] = Initiator.CLIENT
-    initiator[both & (b["close_packet"] < a["close_packet"])] = Initiator.SERVER
+    initiator[both & b["close_acks_peer"]] = Initiator.CLIENT
+    initiator[both & a["close_acks_peer"]] = Initiator.SERVER
     initiator[has_crossed] = Initiator.BOTH
     initiator[np.isin(state, (handshake.REJECTED, handshake.FAILED)) & ~both] = Initiator.NONE
 
@@ -277,8 +304,6 @@ def _tell(
         ended_by,
         ended_ns,
         opened_ns,
-        requests,
-        responses,
         anomalies,
     )
 
@@ -343,63 +368,84 @@ def _diagnose(views: classify.Views, sent: list[Rows], story: _Story, side: int,
     ]
 
 
+def _diagnose_connections(
+    views: list[classify.Views], sent: list[Rows], story: _Story, catalogue: Catalogue
+) -> list[str]:
+    """Per connection the text for whoever did not begin the end: it names what happened to them."""
+    of_client, of_server = (_diagnose(views[side], sent, story, side, catalogue) for side in (CLIENT, SERVER))
+    return [
+        of_server[i] if initiator == Initiator.CLIENT and views[SERVER].has_row[i] else of_client[i]
+        for i, initiator in enumerate(story.initiator)
+    ]
+
+
 def _closes_table(
     finished: Finished,
     closes: list[list[Close]],
     views: list[classify.Views],
     story: _Story,
+    heads: _Heads,
     source: str,
 ) -> Table:
-    table = Table(CLOSES)
-    known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
-    duration = _seconds(story.ended_ns - story.opened_ns, known_end)
-    hosts = [None if request is None else request.host for request in story.requests]
-    paths = [None if request is None else request.path for request in story.requests]
-    columns: list[dict[str, list[Any]]] = []
-    for side in (CLIENT, SERVER):
-        view, peer = views[side], 1 - side
-        record, time = _moments(finished, view, side)
-        determined = view.provenance != Provenance.UNDETERMINED
-        peer_closes, own_closes = closes[peer], closes[side]
-        walked = finished.sides[:, peer]["anomalies"].tolist()
-        bits = [walk | close.anomalies for walk, close in zip(walked, peer_closes, strict=True)]
-        columns.append(
-            {
-                "source": [source] * len(bits),
-                "record": record,
-                "time": time,
-                "connection": story.connection,
-                "endpoint": [(Endpoint.CLIENT, Endpoint.SERVER)[side]] * len(bits),
-                "code": _or_none(view.code, determined),
-                "provenance": view.provenance.tolist(),
-                "evidence": view.evidence.tolist(),
-                "confidence": view.confidence.tolist(),
-                "received": [RECEIVED[kind] for kind in finished.sides[:, peer]["close"].tolist()],
-                "wire_code": [close.code for close in peer_closes],
-                "sent": [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()],
-                "sent_code": [close.code for close in own_closes],
-                "reason": [close.reason for close in peer_closes],
-                "initiator": list(story.initiator),
-                "end": list(story.end),
-                "ended_by": list(story.ended_by),
-                "duration_s": duration,
-                "client": story.client,
-                "server": story.server,
-                "host": hosts,
-                "path": paths,
-                "anomalies": [anomaly_names(b) for b in bits],
-            }
-        )
-    # a connection's two views stand together
     n = len(story.connection)
-    merged: dict[str, list[Any]] = {}
     keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel().tolist()
-    for name in columns[CLIENT]:
-        pairs = [None] * (2 * n)
-        pairs[0::2], pairs[1::2] = columns[CLIENT][name], columns[SERVER][name]
-        merged[name] = [value for value, kept in zip(pairs, keep, strict=True) if kept]
-    table.append(merged)
-    return table
+    moments = [_moments(finished, views[side], side) for side in (CLIENT, SERVER)]
+    known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
+
+    def both(of_client: Sequence[Any], of_server: Sequence[Any]) -> list[Any]:
+        """The two views' values in turn, without those of endpoints that have no view."""
+        pairs: list[Any] = [None] * (2 * n)
+        pairs[0::2], pairs[1::2] = of_client, of_server
+        return [value for value, kept in zip(pairs, keep, strict=True) if kept]
+
+    def each(make: Callable[[int], Sequence[Any]]) -> Callable[[], list[Any]]:
+        """A column whose values depend on the side whose view it is."""
+        return lambda: both(make(CLIENT), make(SERVER))
+
+    def same(values: Callable[[], Sequence[Any]]) -> Callable[[], list[Any]]:
+        """A column that says the same of a connection's two views."""
+
+        def make() -> list[Any]:
+            made = values()
+            return both(made, made)
+
+        return make
+
+    def received(side: int) -> list[Received]:
+        return [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()]
+
+    def anomalies(side: int) -> list[list[str]]:
+        walked = finished.sides[:, side]["anomalies"].tolist()
+        return [anomaly_names(bits | close.anomalies) for bits, close in zip(walked, closes[side], strict=True)]
+
+    columns: dict[str, Values] = {
+        "source": [source] * sum(keep),
+        "record": each(lambda side: moments[side][0]),
+        "time": each(lambda side: moments[side][1]),
+        "connection": same(lambda: story.connection),
+        "endpoint": both([Endpoint.CLIENT] * n, [Endpoint.SERVER] * n),
+        "code": each(
+            lambda side: _or_none(views[side].code, views[side].provenance != Provenance.UNDETERMINED),
+        ),
+        "provenance": each(lambda side: views[side].provenance.tolist()),
+        "evidence": each(lambda side: views[side].evidence.tolist()),
+        "confidence": each(lambda side: views[side].confidence.tolist()),
+        "received": each(lambda side: received(1 - side)),
+        "wire_code": each(lambda side: [close.code for close in closes[1 - side]]),
+        "sent": each(received),
+        "sent_code": each(lambda side: [close.code for close in closes[side]]),
+        "reason": each(lambda side: [close.reason for close in closes[1 - side]]),
+        "initiator": same(lambda: story.initiator),
+        "end": same(lambda: story.end),
+        "ended_by": same(lambda: story.ended_by),
+        "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, known_end)),
+        "client": same(lambda: story.client),
+        "server": same(lambda: story.server),
+        "host": same(heads.of_request("host")),
+        "path": same(heads.of_request("path")),
+        "anomalies": each(lambda side: anomalies(1 - side)),
+    }
+    return Table(CLOSES, columns)
 
 
 def _moments(finished: Finished, view: classify.Views, side: int) -> tuple[list[Any], list[Any]]:
@@ -440,65 +486,71 @@ def _connections_table(
     state: Rows,
     views: list[classify.Views],
     story: _Story,
-    keys: list[list[str]],
+    heads: _Heads,
+    sent: list[Rows],
+    catalogue: Catalogue,
     source: str,
 ) -> Table:
     n = len(story.connection)
     rows = finished.connections
-    requests, responses = story.requests, story.responses
     known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, Values] = {
         "connection": story.connection,
         "source": [source] * n,
         "client": story.client,
         "server": story.server,
         "transport": ["tcp"] * n,
-        "host": [None if r is None else r.host for r in requests],
-        "path": [None if r is None else r.path for r in requests],
-        "subprotocol": [None if r is None else r.protocol for r in responses],
-        "extensions": [None if r is None else r.extensions for r in responses],
-        "user_agent": [None if r is None else r.user_agent for r in requests],
-        "server_software": [None if r is None else r.server for r in responses],
+        "host": heads.of_request("host"),
+        "path": heads.of_request("path"),
+        "subprotocol": heads.of_response("protocol"),
+        "extensions": heads.of_response("extensions"),
+        "user_agent": heads.of_request("user_agent"),
+        "server_software": heads.of_response("server"),
         "handshake": [HANDSHAKES[index] for index in state.tolist()],
         "http_status": _or_none(rows["status"], rows["status"] > 0),
-        "opened": story.opened_ns.tolist(),
-        "ended": _or_none(story.ended_ns, known_end),
-        "duration_s": _seconds(story.ended_ns - story.opened_ns, known_end),
+        "opened": lambda: story.opened_ns.tolist(),
+        "ended": lambda: _or_none(story.ended_ns, known_end),
+        "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, known_end),
         "initiator": story.initiator,
-        "end": list(story.end),
-        "ended_by": list(story.ended_by),
-        "anomalies": [anomaly_names(bits) for bits in story.anomalies],
+        "end": story.end,
+        "ended_by": story.ended_by,
+        "anomalies": lambda: [anomaly_names(bits) for bits in story.anomalies],
+        "diagnosis": lambda: _diagnose_connections(views, sent, story, catalogue),
     }
-    for side, name in enumerate(("client", "server")):
-        walk, mine = finished.sides[:, side], closes[side]
-        has_close = walk["close"] != frames.NO_CLOSE
-        columns |= {
-            f"{name}_close": [RECEIVED[kind] for kind in walk["close"].tolist()],
-            f"{name}_close_code": [close.code for close in mine],
-            f"{name}_close_reason": [close.reason for close in mine],
-            f"{name}_close_time": _or_none(walk["close_ns"], has_close),
-            f"{name}_close_source": [source if has else None for has in has_close.tolist()],
-            f"{name}_close_record": _or_none(walk["close_packet"], has_close),
-            f"{name}_close_anomalies": [anomaly_names(close.anomalies) for close in mine],
-            f"{name}_view_code": _or_none(views[side].code, views[side].code > 0),
-            f"{name}_view_provenance": _or_none(views[side].provenance, views[side].has_row),
-            f"{name}_view_evidence": _or_none(views[side].evidence, views[side].has_row),
-            f"{name}_view_confidence": _or_none(views[side].confidence, views[side].has_row),
-            f"{name}_frames": walk["frames"].tolist(),
-            f"{name}_messages": walk["messages"].tolist(),
-            f"{name}_bytes": walk["payload_bytes"].tolist(),
-            f"{name}_largest_message_bytes": walk["largest_bytes"].tolist(),
-            f"{name}_gap_bytes": walk["gap_bytes"].tolist(),
-        }
-    columns |= _timings(finished, story, known_end)
-    # the view of whoever did not begin the end: it names what happened to them
-    columns["diagnosis"] = [
-        keys[SERVER][i] if initiator == Initiator.CLIENT and views[SERVER].has_row[i] else keys[CLIENT][i]
-        for i, initiator in enumerate(story.initiator)
-    ]
-    table = Table(CONNECTIONS)
-    table.append(columns)
-    return table
+    for side in (CLIENT, SERVER):
+        columns |= _side_columns(finished, closes[side], views[side], source, side)
+    timings = functools.cache(lambda: _timings(finished, story, known_end))
+    for name in ("silence_s", "close_reply_s", "end_delay_s", "unanswered_ping_s"):
+        columns[name] = functools.partial(lambda name: timings()[name], name)
+    return Table(CONNECTIONS, columns)
+
+
+def _side_columns(
+    finished: Finished, closes: list[Close], view: classify.Views, source: str, side: int
+) -> dict[str, Values]:
+    """What the connections table says of one side: its Close, its view, its traffic."""
+    name = ("client", "server")[side]
+    walk = finished.sides[:, side]
+    has_close = walk["close"] != frames.NO_CLOSE
+    has_code = view.has_row & (view.provenance != Provenance.UNDETERMINED)
+    return {
+        f"{name}_close": lambda: [RECEIVED[kind] for kind in walk["close"].tolist()],
+        f"{name}_close_code": lambda: [close.code for close in closes],
+        f"{name}_close_reason": lambda: [close.reason for close in closes],
+        f"{name}_close_time": lambda: _or_none(walk["close_ns"], has_close),
+        f"{name}_close_source": lambda: [source if has else None for has in has_close.tolist()],
+        f"{name}_close_record": lambda: _or_none(walk["close_packet"], has_close),
+        f"{name}_close_anomalies": lambda: [anomaly_names(close.anomalies) for close in closes],
+        f"{name}_view_code": lambda: _or_none(view.code, has_code),
+        f"{name}_view_provenance": lambda: _or_none(view.provenance, view.has_row),
+        f"{name}_view_evidence": lambda: _or_none(view.evidence, view.has_row),
+        f"{name}_view_confidence": lambda: _or_none(view.confidence, view.has_row),
+        f"{name}_frames": lambda: walk["frames"].tolist(),
+        f"{name}_messages": lambda: walk["messages"].tolist(),
+        f"{name}_bytes": lambda: walk["payload_bytes"].tolist(),
+        f"{name}_largest_message_bytes": lambda: walk["largest_bytes"].tolist(),
+        f"{name}_gap_bytes": lambda: walk["gap_bytes"].tolist(),
+    }
 
 
 def _timings(finished: Finished, story: _Story, known_end: classify.Mask) -> dict[str, list[Any]]:

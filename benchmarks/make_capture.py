@@ -1,0 +1,128 @@
+"""Writes a synthetic capture for benchmarks: `python benchmarks/make_capture.py OUT chatty|haystack PACKETS`.
+
+chatty: every connection is a WebSocket with small messages. haystack: 1 in 20 is, the rest are downloads over HTTP in
+segments of 1,400 bytes. 500 connections are open at a time and take turns at random; the seed is fixed.
+"""
+
+import random
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+OPEN_AT_A_TIME = 500
+STEP_NS = 20_000
+START_NS = 1_700_000_000_000_000_000
+FIN, SYN, RST, PUSH, ACK = 1, 2, 4, 8, 16
+KINDS = ("chatty", "haystack")
+CODES = (1000, 1000, 1000, 1001, 1001, 1003, 1008, 1011, 1012, 4000)
+
+REQUEST = (
+    b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+PAGE = b"GET /big HTTP/1.1\r\nHost: example.com\r\n\r\n"
+HEADERS = struct.Struct("!12sHBBHHHBBH4s4sHHIIBBHHH")
+RECORD = struct.Struct("<IIII")
+
+
+def frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
+    """One WebSocket frame of less than 64 KiB."""
+    top = 0x80 if mask else 0
+    n = len(payload)
+    head = bytes([0x80 | opcode, top | n]) if n < 126 else struct.pack("!BBH", 0x80 | opcode, top | 126, n)
+    if mask and n:
+        key = int.from_bytes((mask * (n // 4 + 1))[:n], "big")
+        payload = (int.from_bytes(payload, "big") ^ key).to_bytes(n, "big")
+    return head + mask + payload
+
+
+def turns(rng: random.Random, *, is_websocket: bool, n_messages: int, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """(side, flags, payload) of one connection; side 0 is the client."""
+    yield 0, SYN, b""
+    yield 1, SYN | ACK, b""
+    yield 0, ACK, b""
+    if not is_websocket:
+        yield 0, PUSH | ACK, PAGE
+        for i in range(n_messages):
+            yield (1, PUSH | ACK, rng.randbytes(size)) if i % 3 else (0, ACK, b"")
+        yield 1, FIN | ACK, b""
+        yield 0, FIN | ACK, b""
+        yield 1, ACK, b""
+        return
+    yield 0, PUSH | ACK, REQUEST
+    yield 1, PUSH | ACK, ANSWER
+    for i in range(n_messages):
+        n = rng.randint(20, size)
+        yield (1, PUSH | ACK, frame(1, b"x" * n)) if i & 1 else (0, PUSH | ACK, frame(1, b"y" * n, rng.randbytes(4)))
+    ending = rng.random()
+    if ending < 0.8:
+        body = b"" if ending >= 0.7 else struct.pack("!H", rng.choice(CODES))
+        yield 0, PUSH | ACK, frame(8, body + (b"bye" if body else b""), rng.randbytes(4))
+        yield 1, PUSH | ACK, frame(8, body)
+        yield 1, FIN | ACK, b""
+        yield 0, FIN | ACK, b""
+        yield 1, ACK, b""
+    elif ending < 0.9:
+        yield 0, RST | ACK, b""
+    else:
+        yield 1, FIN | ACK, b""
+        yield 0, FIN | ACK, b""
+        yield 1, ACK, b""
+
+
+def packets(rng: random.Random, number: int, kind: str) -> Iterator[bytes]:
+    """Ethernet frames of one connection."""
+    is_websocket = kind == "chatty" or rng.random() < 0.05
+    plan = {"is_websocket": is_websocket, "n_messages": 90 if kind == "chatty" else 60}
+    size = 200 if kind == "chatty" else 300 if is_websocket else 1400
+    hosts = (struct.pack("!I", 0x0A000001 + number // 20000), b"\x0a\x01\x00\x01")
+    ports = (20000 + number % 20000, 80)
+    seq = [rng.getrandbits(32), rng.getrandbits(32)]
+    for side, flags, payload in turns(rng, size=size, **plan):
+        other = 1 - side
+        ack = seq[other] if flags & ACK else 0
+        yield (
+            HEADERS.pack(
+                b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02",
+                *(0x0800, 0x45, 0, 40 + len(payload), 0, 0x4000, 64, 6, 0, hosts[side], hosts[other]),
+                *(ports[side], ports[other], seq[side] & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 65535, 0, 0),
+            )
+            + payload
+        )
+        seq[side] += len(payload) + bool(flags & (SYN | FIN))
+
+
+def write(path: Path, kind: str, n_packets: int) -> None:
+    """Write a pcap with exactly so many packets."""
+    rng = random.Random(7)
+    open_now: list[Iterator[bytes]] = []
+    started = written = 0
+    now = START_NS
+    with path.open("wb", buffering=1 << 20) as out:
+        out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+        while written < n_packets:
+            while len(open_now) < OPEN_AT_A_TIME:
+                open_now.append(packets(rng, started, kind))
+                started += 1
+            i = rng.randrange(OPEN_AT_A_TIME)
+            packet = next(open_now[i], None)
+            if packet is None:
+                open_now[i] = open_now[-1]
+                open_now.pop()
+                continue
+            now += STEP_NS
+            seconds, rest = divmod(now, 1_000_000_000)
+            out.write(RECORD.pack(seconds, rest // 1000, len(packet), len(packet)))
+            out.write(packet)
+            written += 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4 or sys.argv[2] not in KINDS or not sys.argv[3].isdigit():
+        sys.exit(__doc__)
+    write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,235 @@
+"""The frame walk and the Close body: a table of frames, fed every way, against other people's decoders."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packets import CLIENT, REQUEST, SERVER, Conversation, frame, pcap, response
+from reading import analyze
+from websockets.extensions.permessage_deflate import PerMessageDeflate as WebsocketsDeflate
+from websockets.protocol import Protocol, Side
+from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
+from wsproto.frame_protocol import FrameProtocol, ParseFailed
+
+from analyzer.capture.frames import parse_close_body
+from analyzer.model import VIOLATIONS, Anomaly
+
+CASES = tomllib.loads((Path(__file__).parent / "cases" / "frames.toml").read_text())["case"]
+EXTENSION = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+SPLITS = 40
+"""Longer cases are split near their ends only."""
+
+PLACES = ("source", "connection", "client", "record", "time", "duration_s", "opened", "ended", "silence_s")
+PLACES += ("close_reply_s", "end_delay_s", "unanswered_ping_s", "client_close_time", "client_close_record")
+PLACES += ("server_close_time", "server_close_record")
+"""Columns that say when and where: they change with the packets that carry the same bytes."""
+
+NOT_JUDGED = {"server_sent_1010", "data_after_close", "second_close"}
+"""Anomalies for which a receiver need not fail the connection."""
+
+
+def to_bytes(text: str) -> bytes:
+    out = b""
+    for word in text.split():
+        byte, _, n = word.partition("*")
+        out += bytes.fromhex(byte) * int(n or 1)
+    return out
+
+
+def begin(case: dict, sport: int) -> Conversation:
+    talk = Conversation(sport=sport)
+    if case.get("deflate"):
+        request = REQUEST[:-2] + EXTENSION.encode() + b"\r\n"
+        return talk.upgrade(request, response(more=EXTENSION))
+    return talk.upgrade()
+
+
+def ways(data: bytes) -> dict[str, list[tuple[int, bytes]]]:
+    """Every way to carry these bytes: (offset, bytes) of each segment in order of arrival."""
+    n = len(data)
+    single = [(i, data[i : i + 1]) for i in range(n)]
+    found = {
+        "whole": [(0, data)],
+        "one byte each": single,
+        "twice": [(0, data), (0, data)],
+        "one byte each, twice": [piece for piece in single for _ in range(2)],
+        "backwards": single[::-1],
+        "in pairs swapped": [piece for i in range(0, n, 2) for piece in single[i : i + 2][::-1]],
+        "overlapping": [(i, data[i : i + 3]) for i in range(n)],
+        "whole, then one byte each": [(0, data), *single],
+    }
+    for at in range(1, n):
+        if at < SPLITS // 2 or at > n - SPLITS // 2:
+            found[f"split at {at}"] = [(0, data[:at]), (at, data[at:])]
+            found[f"split at {at}, swapped"] = [(at, data[at:]), (0, data[:at])]
+    return found
+
+
+def plain(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name not in PLACES}
+
+
+@pytest.fixture(params=CASES, ids=[case["name"] for case in CASES])
+def case(request):
+    return request.param
+
+
+def test_every_case_every_way(case):
+    side, data = case["side"], to_bytes(case["hex"])
+    packets, carried = [], ways(data)
+    for i, pieces in enumerate(carried.values()):
+        talk = begin(case, 40000 + i)
+        base = talk.seq[side]
+        for off, piece in pieces:
+            talk.segment(side, piece, seq=base + off)
+        talk.seq[side] = base + len(data)
+        talk.end(side)
+        packets += talk.packets
+    closes, connections = analyze(pcap(packets))
+    ports = [f"10.0.0.1:{40000 + i}" for i in range(len(carried))]
+    by_port = {row["client"]: row for row in connections}
+    views = {(row["client"], row["endpoint"]): row for row in closes}
+    assert sorted(by_port) == ports
+
+    receiver = SERVER if side == CLIENT else CLIENT
+    first, expect = by_port[ports[0]], case["expect"]
+    found = {
+        "anomalies": views[ports[0], receiver]["anomalies"],
+        "close": first[f"{side}_close"],
+        "code": first[f"{side}_close_code"],
+        "reason": first[f"{side}_close_reason"],
+        "frames": first[f"{side}_frames"],
+        "messages": first[f"{side}_messages"],
+        "bytes": first[f"{side}_bytes"],
+    }
+    wanted = {"code": None, "reason": None} | expect
+    wanted["anomalies"] = sorted(wanted["anomalies"], key=lambda name: Anomaly[name.upper()])
+    assert found == wanted
+    for way, port in zip(carried, ports, strict=True):
+        assert plain(by_port[port]) == plain(first), way
+        for endpoint in (CLIENT, SERVER):
+            assert plain(views[port, endpoint]) == plain(views[ports[0], endpoint]), way
+
+
+def read_wsproto(case: dict, data: bytes) -> dict | None:
+    """What wsproto finds, None where it fails the connection."""
+    extensions = []
+    if case.get("deflate"):
+        extensions = [WsprotoDeflate()]
+        extensions[0].finalize("permessage-deflate")
+    protocol = FrameProtocol(client=case["side"] == SERVER, extensions=extensions)
+    found = {"close": "none", "code": None, "reason": None, "messages": 0}
+    try:
+        protocol.receive_bytes(data)
+        for event in protocol.received_frames():
+            if event.opcode == 8 and found["close"] == "none":
+                code, reason = event.payload
+                found |= {"close": "empty", "reason": ""} if code == 1005 else {"close": "status", "reason": reason}
+                found["code"] = None if code == 1005 else int(code)
+            elif event.opcode < 8 and event.message_finished:
+                found["messages"] += 1
+    except ParseFailed:
+        return None
+    return found
+
+
+def read_websockets(case: dict, data: bytes) -> dict | None:
+    """What websockets finds, None where it fails the connection."""
+    protocol = Protocol(Side.CLIENT if case["side"] == SERVER else Side.SERVER, max_size=None)
+    if case.get("deflate"):
+        protocol.extensions = [WebsocketsDeflate(False, False, 15, 15)]
+    protocol.receive_data(data)
+    if protocol.parser_exc is not None:
+        return None
+    found = {"close": "none", "code": None, "reason": None, "messages": 0}
+    for event in protocol.events_received():
+        if event.opcode < 8 and event.fin:
+            found["messages"] += 1
+        elif event.opcode == 8 and found["close"] == "none":
+            close = protocol.close_rcvd
+            found |= {"close": "status" if event.data else "empty", "reason": close.reason}
+            found["code"] = close.code if event.data else None
+    return found
+
+
+ORACLES = {"wsproto": read_wsproto, "websockets": read_websockets}
+
+
+@pytest.mark.parametrize("oracle", ORACLES)
+def test_other_decoders_agree(case, oracle):
+    """A frame that we find fault with is refused, any other is read alike; what differs is listed and does differ."""
+    theirs = ORACLES[oracle](case, to_bytes(case["hex"]))
+    expect = {"code": None, "reason": None} | case["expect"]
+    ours = {name: expect[name] for name in ("close", "code", "reason", "messages")}
+    if expect["close"] == "cut":
+        ours |= {"close": "none"}
+    if set(expect["anomalies"]) - NOT_JUDGED:
+        ours = None
+    if oracle in case.get("differs", {}):
+        assert theirs != ours, f"{oracle} agrees now"
+    else:
+        assert theirs == ours
+
+
+def test_not_judged_is_what_a_receiver_need_not_fail():
+    assert not any(VIOLATIONS & Anomaly[name.upper()] for name in NOT_JUDGED)
+
+
+def test_every_anomaly_of_frames_has_a_case():
+    shown = {name for case in CASES for name in case["expect"]["anomalies"]}
+    elsewhere = {"no_close_reply", "reply_differs", "client_ended_first", "server_lingered", "resynchronized"}
+    elsewhere |= {"wrong_accept", "unrequested_subprotocol", "unrequested_extension"}
+    assert shown | elsewhere == {flag.name.lower() for flag in Anomaly}
+
+
+def test_names_of_cases_are_unique():
+    assert len({case["name"] for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    "code", [0, 1, 255, 256, 999, *range(1000, 1017), 2999, 3000, 4999, 5000, 0x7FFF, 0x8000, 65535]
+)
+def test_close_body_of_any_code(code):
+    """`parse_close_body` finds fault with exactly the codes that websockets refuses to read."""
+    body = parse_close_body(code.to_bytes(2, "big") + "é".encode())
+    assert (body.status, body.reason) == (code, "é")
+    frame = b"\x88\x04" + code.to_bytes(2, "big") + "é".encode()
+    refused = read_websockets({"side": SERVER}, frame) is None
+    assert bool(body.anomalies) == refused
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason", "anomalies"),
+    [
+        (b"", None, "", Anomaly.NONE),
+        (b"\x03", None, "", Anomaly.ONE_BYTE_BODY),
+        (b"\x03\xe8", 1000, "", Anomaly.NONE),
+        (b"\x03\xe8\x00", 1000, "\0", Anomaly.NONE),
+        (b"\x03\xee\xff", 1006, "\\xff", Anomaly.LOCAL_CODE_ON_WIRE | Anomaly.REASON_NOT_UTF8),
+        (b"\xff\xff\xed\xa0\x80", 65535, "\\xed\\xa0\\x80", Anomaly.CODE_OUT_OF_RANGE | Anomaly.REASON_NOT_UTF8),
+        (b"\x03\xe8" + b"a" * 300, 1000, "a" * 300, Anomaly.NONE),
+    ],
+)
+def test_close_body(body, status, reason, anomalies):
+    assert parse_close_body(body) == (status, reason, anomalies)
+
+
+def test_bytes_of_endless_frames_do_not_wrap():
+    """A frame may claim 2^63-1 bytes; the sum over frames stays a number of bytes."""
+    talk = Conversation().upgrade()
+    talk.text(SERVER)
+    talk.say(SERVER, frame(2, b"abc", length_bytes=8, length=2**63 - 1))
+    talk.end(SERVER)
+    _, (row,) = analyze(talk.pcap())
+    assert row["server_bytes"] >= 5
+    assert row["server_frames"] == 2
+
+
+def test_second_close_leaves_the_first_where_it_was():
+    """RFC 6455 section 7.1.5: packet and time are those of the first."""
+    talk = Conversation().upgrade()
+    number = talk.close(SERVER, 1000)
+    talk.close(SERVER, 1001)
+    talk.end(SERVER)
+    closes, (row,) = analyze(talk.pcap())
+    assert row["server_close_record"] == closes[0]["record"] == number
