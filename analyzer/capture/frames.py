@@ -5,6 +5,7 @@ notes the anomaly. After missing bytes that may have hidden a frame header it is
 step again only where a chain of well-formed frames fills what one segment carried.
 """
 
+import sys
 from typing import NamedTuple
 
 from analyzer.capture import wire
@@ -56,6 +57,10 @@ RESYNCHRONIZED = int(Anomaly.RESYNCHRONIZED)
 ALL_VIOLATIONS = int(VIOLATIONS)
 MAX_BODY = MAX_CLOSE_BODY_BYTES
 MOST_BYTES = 2**63 - 1
+MAX_HEADER = 14
+LITTLE_ENDIAN = sys.byteorder == "little"
+TOP_BITS = -0x7F7F7F7F7F7F7F80
+"""0x8080808080808080 as the signed number with the same bits."""
 
 
 class CloseBody(NamedTuple):
@@ -153,31 +158,24 @@ def header_size(header: Octets, n: int) -> int:
 
 
 @kernel
-def begin_frame(side: Rows, connection: Rows, is_client: bool, ts: int, packet: int) -> None:
-    """Judge a complete header and set the walk for its payload (RFC 6455 section 5.2)."""
-    header = side["header"]
-    first, second = int64(header[0]), int64(header[1])
+def begin_frame(
+    side: Rows, connection: Rows, is_client: bool, ts: int, packet: int, first: int, second: int, length: int
+) -> None:
+    """Judge a complete header and set the walk for its payload (RFC 6455 section 5.2).
+
+    Args:
+        first: The header's first byte.
+        second: Its second.
+        length: The payload length it states, negative where a 64-bit one has its top bit set.
+    """
     opcode, is_final, rsv = first & 15, first >> 7, (first >> 4) & 7
     is_masked = second >> 7
-    length = second & 127
-    mask_off = 2
     bits = 0
-    if length == 126:
-        length = wire.be16(header, 2)
-        mask_off = 4
-        if length < 126:
-            bits |= NON_MINIMAL_LENGTH
-    elif length == 127:
-        length = wire.be64(header, 2)
-        mask_off = 10
-        if length < 0:
-            bits |= LENGTH_TOP_BIT
-        elif length < 65536:
-            bits |= NON_MINIMAL_LENGTH
+    if length < 0:
+        bits |= LENGTH_TOP_BIT
+    elif (second & 127 == 126 and length < 126) or (second & 127 == 127 and length < 65536):
+        bits |= NON_MINIMAL_LENGTH
     side["masked"] = is_masked
-    if is_masked:
-        for k in range(4):
-            side["mask"][k] = int64(header[mask_off + k])
     if is_client and not is_masked:
         bits |= UNMASKED_CLIENT
     if not is_client and is_masked:
@@ -283,36 +281,49 @@ def end_frame(side: Rows, other: Rows, pos: int, ack: int, packet: int) -> None:
 
 
 @kernel
-def is_ascii(data: Octets, off: int, n: int, side: Rows, done: int) -> bool:
+def mask_byte(mask: int, index: int) -> int:
+    """Byte of the masking key for this byte of the payload (RFC 6455 section 5.3)."""
+    return (mask >> (24 - 8 * (index & 3))) & 255
+
+
+@kernel
+def is_ascii(data: Octets, words: Rows, off: int, n: int, mask: int, done: int) -> bool:
     """Whether these payload bytes are all below 0x80 once unmasked; `done` bytes of the payload came before them.
 
-    The top bit of byte i differs from plain by the top bit of mask byte i modulo 4, so four strided minima or maxima
-    answer it: 30 times the speed of a loop when interpreted.
+    Looks at the top bits only, eight at a time: 0.02 us a message of 100 bytes, where a loop over bytes took 0.1 us.
     """
-    if int64(side["masked"]) == 0:
-        return int64(data[off : off + n].max()) < 128
-    for k in range(min(4, n)):
-        part = data[off + k : off + n : 4]
-        if int64(side["mask"][(done + k) & 3]) < 128:
-            if int64(part.max()) >= 128:
-                return False
-        elif int64(part.min()) < 128:
+    i = 0
+    while i < n and (off + i) & 7:
+        if (int64(data[off + i]) ^ mask_byte(mask, done + i)) & 0x80:
+            return False
+        i += 1
+    pattern = 0
+    for k in range(8):
+        place = k if LITTLE_ENDIAN else 7 - k
+        pattern |= (mask_byte(mask, done + i + k) & 0x80) << (8 * place)
+    first = (off + i) >> 3
+    n_words = (n - i) >> 3
+    tops = 0
+    for k in range(n_words):
+        tops |= int64(words[first + k]) ^ pattern
+    if tops & TOP_BITS:
+        return False
+    for k in range(i + 8 * n_words, n):
+        if (int64(data[off + k]) ^ mask_byte(mask, done + k)) & 0x80:
             return False
     return True
 
 
 @kernel
-def check_text(data: Octets, off: int, n: int, side: Rows, done: int, packet: int) -> None:
+def check_text(data: Octets, words: Rows, off: int, n: int, side: Rows, done: int, packet: int) -> None:
     """Validate text payload as UTF-8 (RFC 3629 section 4) over any segmentation; notes the first error."""
     left = int64(side["utf8_left"])
-    if left == 0 and is_ascii(data, off, n, side, done):
+    mask = int64(side["mask"]) if int64(side["masked"]) else 0
+    if left == 0 and is_ascii(data, words, off, n, mask, done):
         return
     bounds = int64(side["utf8_bounds"])
-    is_masked = int64(side["masked"])
     for i in range(n):
-        byte = int64(data[off + i])
-        if is_masked:
-            byte ^= int64(side["mask"][(done + i) & 3])
+        byte = int64(data[off + i]) ^ mask_byte(mask, done + i)
         if left:
             if byte < bounds >> 8 or byte > bounds & 255:
                 left = -1
@@ -349,6 +360,7 @@ def check_text(data: Octets, off: int, n: int, side: Rows, done: int, packet: in
 @kernel
 def walk(
     data: Octets,
+    words: Rows,
     off: int,
     n: int,
     pos: int,
@@ -364,6 +376,7 @@ def walk(
 
     Args:
         data: Buffer that holds them, `n` bytes from `off`; their first one stands at stream position `pos`.
+        words: The same buffer as int64.
         ack: Position of the other side's stream that their segment acknowledges.
         side: SIDE row of the sender; `other` that of the receiver.
 
@@ -378,42 +391,64 @@ def walk(
             opcode = int64(side["opcode"])
             if opcode == CLOSE:
                 kept = int64(side["body_bytes"])
-                is_masked = int64(side["masked"])
+                mask = int64(side["mask"]) if int64(side["masked"]) else 0
                 done = int64(side["close_bytes"]) - left
                 if kept == done:  # else part of the body is missing
                     for k in range(min(take, MAX_BODY - kept)):
-                        byte = int64(data[off + i + k])
-                        if is_masked:
-                            byte ^= int64(side["mask"][(done + k) & 3])
-                        side["body"][kept + k] = byte
+                        side["body"][kept + k] = int64(data[off + i + k]) ^ mask_byte(mask, done + k)
                     side["body_bytes"] = kept + min(take, MAX_BODY - kept)
                 side["close_packet"] = max(int64(side["close_packet"]), packet)
                 side["close_ns"] = max(int64(side["close_ns"]), ts)
             elif opcode <= BINARY:
                 done = int64(side["frame_bytes"]) - left
                 if int64(side["message"]) == CHECKED_TEXT:
-                    check_text(data, off + i, take, side, done, packet)
+                    check_text(data, words, off + i, take, side, done, packet)
             side["skip_bytes"] = left - take
             i += take
             if take == left:
                 end_frame(side, other, pos + i, ack, packet)
             continue
         have = int64(side["header_bytes"])
-        need = header_size(side["header"], have)
-        while have < need and i < n:
-            side["header"][have] = int64(data[off + i])
-            have += 1
-            i += 1
-            if have == 2:
-                need = header_size(side["header"], have)
-        if have < need:
-            side["header_bytes"] = have
-            return
-        side["header_bytes"] = 0
-        begin_frame(side, connection, is_client, ts, packet)
+        if have == 0 and n - i >= MAX_HEADER:
+            first, second = int64(data[off + i]), int64(data[off + i + 1])
+            length = second & 127
+            i += 2
+            if length == 126:
+                length = wire.be16(data, off + i)
+                i += 2
+            elif length == 127:
+                length = wire.be64(data, off + i)
+                i += 8
+            if second & 128:
+                side["mask"] = wire.be32(data, off + i)
+                i += 4
+        else:
+            header = side["header"]
+            need = header_size(header, have)
+            while have < need and i < n:
+                header[have] = int64(data[off + i])
+                have += 1
+                i += 1
+                if have == 2:
+                    need = header_size(header, have)
+            if have < need:
+                side["header_bytes"] = have
+                return
+            side["header_bytes"] = 0
+            first, second = int64(header[0]), int64(header[1])
+            length = second & 127
+            if length >= 126:
+                length = 0
+                for k in range(2, 4 if second & 127 == 126 else 10):
+                    length = (length << 8) | int64(header[k])
+            if second & 128:
+                mask = 0
+                for k in range(need - 4, need):
+                    mask = (mask << 8) | int64(header[k])
+                side["mask"] = mask
+        begin_frame(side, connection, is_client, ts, packet, first, second, length)
         if int64(side["walk"]) == OUT_OF_STEP:
             return
-        length = int64(side["skip_bytes"])
         side["frame_bytes"] = length
         if int64(side["opcode"]) <= BINARY:
             side["payload_bytes"] = add_length(int64(side["payload_bytes"]), length)

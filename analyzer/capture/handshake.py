@@ -5,7 +5,7 @@ is it a 101, where does it end. `parse_request` and `parse_response` read the re
 bounded in length and in number; bodies are not read.
 """
 
-import base64
+import binascii
 import hashlib
 import re
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from analyzer.model import HANDSHAKES, Anomaly, Handshake, Octets, Rows, int64
 MAX_HEAD_BYTES = 1 << 15
 """Longest HTTP head that is read; common servers stop at 8 to 32 KiB."""
 
-HEAD_SLOTS = 32
+HEAD_SLOTS = 128
 MAX_HEAD_SLOTS = 2048
 """Heads that may be incomplete at the same time, at first and at most (64 MiB)."""
 
@@ -495,29 +495,41 @@ def parse_response(head: bytes) -> Response:
     )
 
 
-def accept_for(key: str) -> str:
-    """The Sec-WebSocket-Accept that answers this key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(key.encode("latin-1") + ACCEPT_GUID, usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode("ascii")
-
-
-def _tokens(value: str | None) -> set[str]:
-    """Names in a comma-separated header, parameters dropped."""
-    return {part.split(";")[0].strip() for part in (value or "").split(",")} - {""}
-
-
-NEGOTIATED = re.compile(
-    rb"\nsec-websocket-(key|accept|protocol|extensions)[ \t]*:[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*)", re.IGNORECASE
+KEY_FIELD, ACCEPT_FIELD = b"\nsec-websocket-key:", b"\nsec-websocket-accept:"
+CHOSEN_FIELDS = (
+    (b"\nsec-websocket-protocol:", Anomaly.UNREQUESTED_SUBPROTOCOL),
+    (b"\nsec-websocket-extensions:", Anomaly.UNREQUESTED_EXTENSION),
 )
+"""Headers in which the server may choose only from what the client offered."""
 
 
-def _negotiated(head: bytes) -> dict[bytes, str]:
-    """The four headers that the answer must match, without reading the rest of the head."""
-    found: dict[bytes, str] = {}
-    for name, value in NEGOTIATED.findall(head):
-        name, text = name.lower(), FOLD.sub(" ", value.decode("latin-1")).strip()
-        found[name] = f"{found[name]}, {text}" if name in found else text
-    return found
+def accept_for(key: bytes) -> bytes:
+    """The Sec-WebSocket-Accept that answers this key (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key + ACCEPT_GUID, usedforsecurity=False).digest()
+    return binascii.b2a_base64(digest, newline=False)
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    """Names in a comma-separated header, parameters dropped."""
+    return {part.split(b";")[0].strip() for part in value.split(b",")} - {b""}
+
+
+def _field(head: bytes, lower: bytes, name: bytes) -> bytes:
+    """One header without reading the others, empty where it is not; one repeated or folded has the head read whole.
+
+    Args:
+        head: The head as sent.
+        lower: The same in lower case.
+        name: A line feed, the name in lower case, a colon.
+    """
+    at = lower.find(name)
+    if at < 0:
+        return b""
+    begin = at + len(name)
+    end = lower.find(b"\n", begin)
+    if lower.find(name, end) >= 0 or lower[end + 1 : end + 2] in (b" ", b"\t"):
+        return parse_head(head)[1].get(name[1:-1].decode("ascii"), "").encode("latin-1")
+    return head[begin:end].strip()
 
 
 def check_answer(request: bytes, response: bytes) -> Anomaly:
@@ -529,12 +541,12 @@ def check_answer(request: bytes, response: bytes) -> Anomaly:
     """
     if response[9:12] != b"101":
         return Anomaly.NONE
-    asked, given = _negotiated(request), _negotiated(response)
+    asked, given = request.lower(), response.lower()
     anomalies = Anomaly.NONE
-    if b"key" in asked and given.get(b"accept") != accept_for(asked[b"key"]):
+    key = _field(request, asked, KEY_FIELD)
+    if key and _field(response, given, ACCEPT_FIELD) != accept_for(key):
         anomalies |= Anomaly.WRONG_ACCEPT
-    if b"protocol" in given and _tokens(given[b"protocol"]) - _tokens(asked.get(b"protocol")):
-        anomalies |= Anomaly.UNREQUESTED_SUBPROTOCOL
-    if b"extensions" in given and _tokens(given[b"extensions"]) - _tokens(asked.get(b"extensions")):
-        anomalies |= Anomaly.UNREQUESTED_EXTENSION
+    for name, anomaly in CHOSEN_FIELDS:
+        if name in given and _tokens(_field(response, given, name)) - _tokens(_field(request, asked, name)):
+            anomalies |= anomaly
     return anomalies

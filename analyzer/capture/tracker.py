@@ -53,7 +53,9 @@ def is_forced(flow_row: Rows, ports: Rows) -> int:
 @kernel
 def scan_spans(
     data: Octets,
+    data_words: Rows,
     pool: Octets,
+    pool_words: Rows,
     spans: Rows,
     start: int,
     flows: Rows,
@@ -71,7 +73,8 @@ def scan_spans(
     """Give every span to the step that its stream's mode names.
 
     Args:
-        pool: Where parked segments lie.
+        data_words: The chunk as int64, for looking at eight bytes at a time.
+        pool: Where parked segments lie, and `pool_words` the same as int64.
         start: Index of the first span to read; `state[RESUME]` of its bytes are read already.
 
     Returns:
@@ -101,6 +104,7 @@ def scan_spans(
                 frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, packet)
             continue
         buffer = data if kind == reassemble.IN_CHUNK else pool
+        words = data_words if kind == reassemble.IN_CHUNK else pool_words
         off = int64(span["off"])
         done = int64(state[handshake.RESUME])
         state[handshake.RESUME] = 0
@@ -120,6 +124,7 @@ def scan_spans(
                             continue
                 frames.walk(
                     buffer,
+                    words,
                     off + done,
                     n - done,
                     pos + done,
@@ -229,6 +234,11 @@ def _read_only(array: Octets) -> Octets:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def _as_words(data: Octets) -> Rows:
+    """The same bytes as int64, without the last few that make no whole one."""
+    return data[: len(data) & ~7].view(np.int64)
 
 
 class Tracker:
@@ -353,10 +363,14 @@ class Tracker:
     def _walk(self, data: Octets) -> None:
         """Read the spans that reassembly has just written."""
         at, n = 0, int(self._state[reassemble.N_SPANS])
+        pool = _read_only(self._pool)
+        data_words, pool_words = _as_words(data), _as_words(pool)
         while at < n:
             at = scan_spans(
                 data,
-                _read_only(self._pool),
+                data_words,
+                pool,
+                pool_words,
                 self._spans[:n],
                 at,
                 self._flows,
@@ -381,13 +395,19 @@ class Tracker:
     def _take_heads(self) -> None:
         """Copy complete heads out of their slots and give the slots back."""
         state = self._opening_state
-        for row in self._openings[: state[handshake.N_OPENINGS]].tolist():
-            _, _, connection, slot, n, kind = row
+        n = int(state[handshake.N_OPENINGS])
+        if not n:
+            return
+        content = self._heads.data
+        openings = self._openings[:n]
+        columns = (openings[name].tolist() for name in ("connection", "slot", "n_bytes", "kind"))
+        for connection, slot, size, kind in zip(*columns, strict=True):
             begin = slot * handshake.MAX_HEAD_BYTES
             heads = self._requests if kind == handshake.REQUEST else self._responses
-            heads[connection] = self._heads[begin : begin + n].tobytes()
-            self._free_heads[state[handshake.FREE_HEADS]] = slot
-            state[handshake.FREE_HEADS] += 1
+            heads[connection] = bytes(content[begin : begin + size])
+        free = int(state[handshake.FREE_HEADS])
+        self._free_heads[free : free + n] = openings["slot"]
+        state[handshake.FREE_HEADS] += n
         state[handshake.N_OPENINGS] = 0
 
     def _make_room_for_heads(self) -> None:

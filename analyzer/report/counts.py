@@ -78,20 +78,14 @@ class Counts:
 
     def _add_views(self, closes: Table) -> None:
         keys = list(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
-        found = Counter(keys)
-        self.views.update(found)
+        self.views.update(keys)
         times = closes["time"]
-        for key in found:
-            if found[key] == 1 or key not in self.first:
-                self._note_example(key, keys.index(key), closes)
-        # a batch is nearly in order of time; only a view that comes earlier than its example replaces it
         for i, (key, time) in enumerate(zip(keys, times, strict=True)):
-            if time is None:
-                continue
-            if time > self.last.get(key, -1):
-                self.last[key] = time
-            if time < self.first[key].time:
+            first = self.first.get(key)
+            if first is None or (time is not None and time < first.time):
                 self._note_example(key, i, closes)
+            if time is not None and time > self.last.get(key, -1):
+                self.last[key] = time
 
     def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
         time = closes["time"][i]

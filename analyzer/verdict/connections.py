@@ -16,6 +16,7 @@ from analyzer.model import (
     CLOSES,
     CONNECTIONS,
     HANDSHAKES,
+    LOCAL_ONLY,
     RECEIVED,
     SENT,
     VIOLATIONS,
@@ -29,7 +30,6 @@ from analyzer.model import (
     Table,
     Values,
     anomaly_names,
-    is_illegal_on_wire,
 )
 from analyzer.verdict import classify
 
@@ -42,35 +42,63 @@ SERVER_LINGER_NS = 1_000_000_000
 CLIENT, SERVER = 0, 1
 
 
-class Close(NamedTuple):
-    """The first Close of one side, its body read."""
+class Closes:
+    """The first Closes of one side, bodies read: whole columns at once, text only where it is asked for.
 
-    code: int | None
-    reason: str | None
-    anomalies: int
+    Attributes:
+        kind: Index into RECEIVED.
+        has_code, code: Whether a status came, and which (0 where none did).
+        anomalies: Bits of the frame and its body together.
+    """
+
+    def __init__(self, sides: Rows, side: int) -> None:
+        """Read one side of every connection.
+
+        Args:
+            sides: SIDE rows of that side.
+            side: 0 for the client, 1 for the server.
+        """
+        self._sides = sides
+        self.kind: Rows = sides["close"]
+        self.has_code = self.kind == frames.STATUS_CLOSE
+        body = sides["body"]
+        status = body[:, 0].astype(np.int64) << 8 | body[:, 1]
+        self.code = np.where(self.has_code, status, 0)
+        bits = sides["close_anomalies"].copy()
+        is_local = np.isin(self.code, tuple(LOCAL_ONLY))
+        is_illegal = self.has_code & ((status < 1000) | (status == 1004) | (status > 4999))
+        is_illegal |= self.has_code & (status >= 1016) & (status < 3000)
+        bits[is_local] |= int(Anomaly.LOCAL_CODE_ON_WIRE)
+        bits[is_illegal] |= int(Anomaly.CODE_OUT_OF_RANGE)
+        self.illegal = is_local | is_illegal
+        if side == SERVER:
+            bits[self.code == 1010] |= int(Anomaly.SERVER_SENT_1010)
+        # ASCII is UTF-8; the few others are decoded
+        inside = np.arange(body.shape[1]) < sides["body_bytes"][:, None]
+        for i in np.flatnonzero(self.has_code & ((body > 127) & inside)[:, 2:].any(axis=1)).tolist():
+            bits[i] |= int(self._read(i).anomalies & Anomaly.REASON_NOT_UTF8)
+        self.anomalies: npt.NDArray[np.int64] = bits
+
+    def _read(self, i: int) -> frames.CloseBody:
+        row = self._sides[i]
+        return frames.parse_close_body(row["body"][: int(row["body_bytes"])].tobytes())
+
+    def codes(self) -> list[int | None]:
+        """Status codes, None where none came."""
+        return _or_none(self.code, self.has_code)
+
+    def reasons(self) -> list[str | None]:
+        """Reasons: None without a Close or with one cut off, empty where it gave none."""
+        kinds = self.kind.tolist()
+        unread = (frames.NO_CLOSE, frames.CUT_CLOSE)
+        return [None if kind in unread else self._read(i).reason for i, kind in enumerate(kinds)]
+
+    def names(self) -> list[list[str]]:
+        """Anomalies by name."""
+        return [anomaly_names(bits) for bits in self.anomalies.tolist()]
 
 
-def read_closes(sides: Rows, side: int) -> list[Close]:
-    """Read the Close bodies of one side of every connection."""
-    kinds, sizes = sides["close"].tolist(), sides["body_bytes"].tolist()
-    frame_bits = sides["close_anomalies"].tolist()
-    closes = []
-    for i, kind in enumerate(kinds):
-        if kind == frames.NO_CLOSE:
-            closes.append(Close(None, None, 0))
-            continue
-        if kind == frames.CUT_CLOSE:
-            closes.append(Close(None, None, frame_bits[i]))
-            continue
-        body = frames.parse_close_body(sides["body"][i, : sizes[i]].tobytes())
-        bits = frame_bits[i] | int(body.anomalies)
-        if side == SERVER and body.status == 1010:
-            bits |= int(Anomaly.SERVER_SENT_1010)
-        closes.append(Close(body.status, body.reason, bits))
-    return closes
-
-
-def gather_facts(finished: Finished, side: int, closes: list[Close]) -> Rows:
+def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     """What one side sent, as `classify` takes it.
 
     Args:
@@ -84,14 +112,13 @@ def gather_facts(finished: Finished, side: int, closes: list[Close]) -> Rows:
     facts = np.zeros(len(mine), SENT)
     facts["seen"] = mine["packets"] > 0
     facts["close"] = walk["close"]
-    codes = np.array([close.code or 0 for close in closes], np.int64)
-    facts["code"] = codes
-    facts["illegal"] = [close.code is not None and is_illegal_on_wire(close.code) for close in closes]
+    facts["code"] = closes.code
+    facts["illegal"] = closes.illegal
     facts["close_packet"] = walk["close_packet"]
     has_end = walk["close_end_pos"] > 0
     facts["close_acked"] = has_end & (mine["acked_pos"] >= walk["close_end_pos"])
     facts["close_acks_peer"] = has_end & (walk["close_ack_pos"] >= other["close_end_pos"])
-    broken = np.array([close.anomalies & int(VIOLATIONS) != 0 for close in closes], bool)
+    broken = closes.anomalies & int(VIOLATIONS) != 0
     first = walk["violation_packet"].copy()
     at_close = broken & ((first == 0) | (walk["close_packet"] < first))
     first[at_close] = walk["close_packet"][at_close]
@@ -158,15 +185,42 @@ class _Heads:
 class _Story(NamedTuple):
     """What both tables tell of the same connections, column by column."""
 
-    connection: list[str]
-    client: list[str]
-    server: list[str]
     initiator: list[Initiator]
     end: list[End]
     ended_by: list[Endpoint | None]
     ended_ns: npt.NDArray[np.int64]
     opened_ns: npt.NDArray[np.int64]
     anomalies: list[int]
+
+
+class _Names:
+    """Endpoints and identifiers of connections, made when they are asked for."""
+
+    def __init__(self, finished: Finished) -> None:
+        self._finished = finished
+
+    def _endpoints(self, is_client: bool) -> list[str]:
+        flows = self._finished.flows
+        is_b = (self._finished.connections["client_stream"] == 1) == is_client
+        parts = [np.where(is_b, flows[f"b_{part}"], flows[f"a_{part}"]).tolist() for part in ("hi", "lo", "port")]
+        return [format_endpoint(*part) for part in zip(*parts, strict=True)]
+
+    @cached_property
+    def client(self) -> list[str]:
+        return self._endpoints(True)
+
+    @cached_property
+    def server(self) -> list[str]:
+        return self._endpoints(False)
+
+    @cached_property
+    def connection(self) -> list[str]:
+        started = np.datetime_as_string(self._finished.flows["first_ns"].astype("datetime64[ns]")).tolist()
+        ordinals = self._finished.connections["ordinal"].tolist()
+        return [
+            f"{stamp.replace('-', '').replace(':', '')}Z-{client}-{server}" + (f"-{ordinal + 1}" if ordinal else "")
+            for stamp, client, server, ordinal in zip(started, self.client, self.server, ordinals, strict=True)
+        ]
 
 
 def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple[Table, Table]:
@@ -178,7 +232,7 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
         catalogue: Where diagnoses are looked up.
 
     """
-    closes = [read_closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
+    closes = [Closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
     answer_bits = [
         Anomaly.NONE if request is None or response is None else handshake.check_answer(request, response)
@@ -198,9 +252,9 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
         for side in (CLIENT, SERVER)
     ]
     story = _tell(finished, sent, closes, state, answer_bits)
-    heads = _Heads(finished)
-    connections = _connections_table(finished, closes, state, views, story, heads, sent, catalogue, source)
-    return _closes_table(finished, closes, views, story, heads, source), connections
+    heads, names = _Heads(finished), _Names(finished)
+    connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, source)
+    return _closes_table(finished, closes, views, story, heads, names, source), connections
 
 
 def _handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anomaly]) -> Rows:
@@ -228,29 +282,12 @@ def _first_packet(a: Rows, b: Rows) -> npt.NDArray[np.int64]:
 def _tell(
     finished: Finished,
     sent: list[Rows],
-    closes: list[list[Close]],
+    closes: list[Closes],
     state: Rows,
     answer_bits: list[Anomaly],
 ) -> _Story:
     flows, connections = finished.flows, finished.connections
     n = len(flows)
-    names = []
-    for side in ("a", "b"):
-        names.append(
-            [
-                format_endpoint(*parts)
-                for parts in zip(
-                    flows[f"{side}_hi"].tolist(),
-                    flows[f"{side}_lo"].tolist(),
-                    flows[f"{side}_port"].tolist(),
-                    strict=True,
-                )
-            ]
-        )
-    client_is_b = connections["client_stream"].tolist()
-    client = [names[at][i] for i, at in enumerate(client_is_b)]
-    server = [names[1 - at][i] for i, at in enumerate(client_is_b)]
-
     # how and by whom the transport ended: the first FIN or RST of either side
     moments = np.stack(
         [finished.streams[:, side][f"{flag}_packet"] for side in (CLIENT, SERVER) for flag in ("fin", "rst")]
@@ -286,19 +323,8 @@ def _tell(
 
     opened_ns = np.where(connections["opened_ns"] > 0, connections["opened_ns"], connections["request_ns"])
     opened_ns = np.where(opened_ns > 0, opened_ns, flows["first_ns"])
-    identifiers = []
-    started = np.datetime_as_string(flows["first_ns"].astype("datetime64[ns]"))
-    for i, stamp in enumerate(started.tolist()):
-        ordinal = int(connections["ordinal"][i])
-        suffix = f"-{ordinal + 1}" if ordinal else ""
-        stamp = stamp.replace("-", "").replace(":", "")
-        identifiers.append(f"{stamp}Z-{client[i]}-{server[i]}{suffix}")
-
     anomalies = _conduct(finished, sent, closes, answer_bits, has_crossed, ended_ns, has_ended, first)
     return _Story(
-        identifiers,
-        client,
-        server,
         initiator.tolist(),
         end,
         ended_by,
@@ -311,7 +337,7 @@ def _tell(
 def _conduct(
     finished: Finished,
     sent: list[Rows],
-    closes: list[list[Close]],
+    closes: list[Closes],
     answer_bits: list[Anomaly],
     has_crossed: classify.Mask,
     ended_ns: npt.NDArray[np.int64],
@@ -323,7 +349,7 @@ def _conduct(
     bits = np.array([int(b) for b in answer_bits], np.int64)
     for side in (CLIENT, SERVER):
         bits |= finished.sides[:, side]["anomalies"]
-        bits |= np.array([close.anomalies for close in closes[side]], np.int64)
+        bits |= closes[side].anomalies
     has_a, has_b = a["close"] != frames.NO_CLOSE, b["close"] != frames.NO_CLOSE
     both = has_a & has_b
     close_ns = np.where(has_a, finished.sides[:, CLIENT]["close_ns"], finished.sides[:, SERVER]["close_ns"])
@@ -381,13 +407,14 @@ def _diagnose_connections(
 
 def _closes_table(
     finished: Finished,
-    closes: list[list[Close]],
+    closes: list[Closes],
     views: list[classify.Views],
     story: _Story,
     heads: _Heads,
+    names: _Names,
     source: str,
 ) -> Table:
-    n = len(story.connection)
+    n = len(story.end)
     keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel().tolist()
     moments = [_moments(finished, views[side], side) for side in (CLIENT, SERVER)]
     known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
@@ -415,14 +442,14 @@ def _closes_table(
         return [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()]
 
     def anomalies(side: int) -> list[list[str]]:
-        walked = finished.sides[:, side]["anomalies"].tolist()
-        return [anomaly_names(bits | close.anomalies) for bits, close in zip(walked, closes[side], strict=True)]
+        bits = finished.sides[:, side]["anomalies"] | closes[side].anomalies
+        return [anomaly_names(some) for some in bits.tolist()]
 
     columns: dict[str, Values] = {
         "source": [source] * sum(keep),
         "record": each(lambda side: moments[side][0]),
         "time": each(lambda side: moments[side][1]),
-        "connection": same(lambda: story.connection),
+        "connection": same(lambda: names.connection),
         "endpoint": both([Endpoint.CLIENT] * n, [Endpoint.SERVER] * n),
         "code": each(
             lambda side: _or_none(views[side].code, views[side].provenance != Provenance.UNDETERMINED),
@@ -431,16 +458,16 @@ def _closes_table(
         "evidence": each(lambda side: views[side].evidence.tolist()),
         "confidence": each(lambda side: views[side].confidence.tolist()),
         "received": each(lambda side: received(1 - side)),
-        "wire_code": each(lambda side: [close.code for close in closes[1 - side]]),
+        "wire_code": each(lambda side: closes[1 - side].codes()),
         "sent": each(received),
-        "sent_code": each(lambda side: [close.code for close in closes[side]]),
-        "reason": each(lambda side: [close.reason for close in closes[1 - side]]),
+        "sent_code": each(lambda side: closes[side].codes()),
+        "reason": each(lambda side: closes[1 - side].reasons()),
         "initiator": same(lambda: story.initiator),
         "end": same(lambda: story.end),
         "ended_by": same(lambda: story.ended_by),
         "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, known_end)),
-        "client": same(lambda: story.client),
-        "server": same(lambda: story.server),
+        "client": same(lambda: names.client),
+        "server": same(lambda: names.server),
         "host": same(heads.of_request("host")),
         "path": same(heads.of_request("path")),
         "anomalies": each(lambda side: anomalies(1 - side)),
@@ -482,23 +509,24 @@ def _moments(finished: Finished, view: classify.Views, side: int) -> tuple[list[
 
 def _connections_table(
     finished: Finished,
-    closes: list[list[Close]],
+    closes: list[Closes],
     state: Rows,
     views: list[classify.Views],
     story: _Story,
     heads: _Heads,
+    names: _Names,
     sent: list[Rows],
     catalogue: Catalogue,
     source: str,
 ) -> Table:
-    n = len(story.connection)
+    n = len(story.end)
     rows = finished.connections
     known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
     columns: dict[str, Values] = {
-        "connection": story.connection,
+        "connection": lambda: names.connection,
         "source": [source] * n,
-        "client": story.client,
-        "server": story.server,
+        "client": lambda: names.client,
+        "server": lambda: names.server,
         "transport": ["tcp"] * n,
         "host": heads.of_request("host"),
         "path": heads.of_request("path"),
@@ -526,7 +554,7 @@ def _connections_table(
 
 
 def _side_columns(
-    finished: Finished, closes: list[Close], view: classify.Views, source: str, side: int
+    finished: Finished, closes: Closes, view: classify.Views, source: str, side: int
 ) -> dict[str, Values]:
     """What the connections table says of one side: its Close, its view, its traffic."""
     name = ("client", "server")[side]
@@ -535,12 +563,12 @@ def _side_columns(
     has_code = view.has_row & (view.provenance != Provenance.UNDETERMINED)
     return {
         f"{name}_close": lambda: [RECEIVED[kind] for kind in walk["close"].tolist()],
-        f"{name}_close_code": lambda: [close.code for close in closes],
-        f"{name}_close_reason": lambda: [close.reason for close in closes],
+        f"{name}_close_code": closes.codes,
+        f"{name}_close_reason": closes.reasons,
         f"{name}_close_time": lambda: _or_none(walk["close_ns"], has_close),
         f"{name}_close_source": lambda: [source if has else None for has in has_close.tolist()],
         f"{name}_close_record": lambda: _or_none(walk["close_packet"], has_close),
-        f"{name}_close_anomalies": lambda: [anomaly_names(close.anomalies) for close in closes],
+        f"{name}_close_anomalies": closes.names,
         f"{name}_view_code": lambda: _or_none(view.code, has_code),
         f"{name}_view_provenance": lambda: _or_none(view.provenance, view.has_row),
         f"{name}_view_evidence": lambda: _or_none(view.evidence, view.has_row),
