@@ -124,7 +124,7 @@ def _make_compiled() -> bool:
     if directory is not None:
         numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
     for place, function in _plain.items():
-        _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True)(function)
+        _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True, forceinline=True)(function)
     return True
 
 

@@ -16,6 +16,7 @@ ORDER = [
     *("capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
     *("knowledge.catalogue", "verdict.classify", "verdict.connections"),
     *("report.text", "report.counts", "report.document", "report.rows", "report.markdown", "report.terminal"),
+    "report.schema",
     *("analysis", "cli"),
 ]
 """Modules may import what stands before them; `document` reaches its renderers only when asked to render."""

@@ -509,27 +509,28 @@ def accept_for(key: bytes) -> bytes:
     return binascii.b2a_base64(digest, newline=False)
 
 
-def _tokens(value: bytes) -> set[bytes]:
-    """Names in a comma-separated header, parameters dropped."""
-    return {part.split(b";")[0].strip() for part in value.split(b",")} - {b""}
-
-
-def _field(head: bytes, lower: bytes, name: bytes) -> bytes:
-    """One header without reading the others, empty where it is not; one repeated or folded has the head read whole.
+def _field(head: bytes, lower: bytes, at: int, name: bytes) -> bytes:
+    """The value of one header without reading the others; one repeated or folded has the head read whole.
 
     Args:
         head: The head as sent.
         lower: The same in lower case.
+        at: Where `name` stands in it.
         name: A line feed, the name in lower case, a colon.
     """
-    at = lower.find(name)
-    if at < 0:
-        return b""
     begin = at + len(name)
     end = lower.find(b"\n", begin)
-    if lower.find(name, end) >= 0 or lower[end + 1 : end + 2] in (b" ", b"\t"):
+    if lower[end + 1 : end + 2] in (b" ", b"\t") or lower.find(name, end) >= 0:
         return parse_head(head)[1].get(name[1:-1].decode("ascii"), "").encode("latin-1")
     return head[begin:end].strip()
+
+
+def _chosen(head: bytes, lower: bytes, name: bytes) -> set[bytes]:
+    """Names listed in a header, parameters dropped; empty where it is not there."""
+    at = lower.find(name)
+    if at < 0:
+        return set()
+    return {part.split(b";")[0].strip() for part in _field(head, lower, at, name).split(b",")} - {b""}
 
 
 def check_answer(request: bytes, response: bytes) -> Anomaly:
@@ -543,10 +544,12 @@ def check_answer(request: bytes, response: bytes) -> Anomaly:
         return Anomaly.NONE
     asked, given = request.lower(), response.lower()
     anomalies = Anomaly.NONE
-    key = _field(request, asked, KEY_FIELD)
-    if key and _field(response, given, ACCEPT_FIELD) != accept_for(key):
-        anomalies |= Anomaly.WRONG_ACCEPT
+    asked_at, given_at = asked.find(KEY_FIELD), given.find(ACCEPT_FIELD)
+    if asked_at >= 0:
+        accept = _field(response, given, given_at, ACCEPT_FIELD) if given_at >= 0 else b""
+        if accept != accept_for(_field(request, asked, asked_at, KEY_FIELD)):
+            anomalies |= Anomaly.WRONG_ACCEPT
     for name, anomaly in CHOSEN_FIELDS:
-        if name in given and _tokens(_field(response, given, name)) - _tokens(_field(request, asked, name)):
+        if name in given and _chosen(response, given, name) - _chosen(request, asked, name):
             anomalies |= anomaly
     return anomalies

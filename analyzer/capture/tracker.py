@@ -35,6 +35,9 @@ MAX_POOL_BYTES = 1 << 26
 
 MAX_POOL_SEGMENTS = 1 << 18
 
+SWEEP_AFTER_PACKETS = 100_000
+"""How many packets pass between two looks for connections that have ended: rows are made a thousand at a time."""
+
 SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
 
@@ -333,8 +336,8 @@ class Tracker:
                     self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
             self._clock_ns = max(self._clock_ns, int(chunk.packets["ts_ns"].max()))
             self._since_sweep += len(chunk.packets)
-            # seldom enough to cost little, often enough that a live capture shows its rows
-            if self._since_sweep >= len(self._flows) // 4 or self._clock_ns - self._swept_ns >= reassemble.LINGER_NS:
+            is_slow = self._clock_ns - self._swept_ns >= reassemble.LINGER_NS  # a live capture shows its rows
+            if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow:
                 finished += self._sweep(self._clock_ns - reassemble.LINGER_NS)
         return finished
 

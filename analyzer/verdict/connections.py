@@ -416,6 +416,7 @@ def _closes_table(
 ) -> Table:
     n = len(story.end)
     keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel().tolist()
+    is_whole = all(keep)
     moments = [_moments(finished, views[side], side) for side in (CLIENT, SERVER)]
     known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
 
@@ -423,6 +424,8 @@ def _closes_table(
         """The two views' values in turn, without those of endpoints that have no view."""
         pairs: list[Any] = [None] * (2 * n)
         pairs[0::2], pairs[1::2] = of_client, of_server
+        if is_whole:
+            return pairs
         return [value for value, kept in zip(pairs, keep, strict=True) if kept]
 
     def each(make: Callable[[int], Sequence[Any]]) -> Callable[[], list[Any]]:
