@@ -18,7 +18,7 @@ from analyzer.model import INTERFACE, PACKET, Octets, Rows, int64
 FIRST_CHUNK_BYTES = 1 << 16
 """The first chunk is small: a live pipe shows its first rows soon, and its packets tell what an average one weighs."""
 
-CHUNK_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 23
 MAX_RECORD_BYTES = 1 << 24
 """A record or block that claims more than this is taken for damage (libpcap writes at most 2^18 bytes a packet)."""
 
@@ -26,7 +26,7 @@ MAX_INTERFACES = 1 << 16
 MAX_SECONDS = 9_223_372_035
 """Later than this (in the year 2262) nanoseconds since 1970 leave int64."""
 
-CHUNK_PACKETS = 1 << 15
+CHUNK_PACKETS = 1 << 16
 
 PCAP_MAGIC = {
     b"\xa1\xb2\xc3\xd4": (True, 1000),

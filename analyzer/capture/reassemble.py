@@ -66,11 +66,11 @@ def flow_hash(a_hi: int, a_lo: int, b_hi: int, b_lo: int, ports: int, keys: Rows
     Vector multiply-shift with secret keys (Dietzfelbinger 1996): whoever made the capture cannot aim for collisions.
     """
     low = 0xFFFFFFFF
-    mixed = keys[0] * np.uint64(a_hi & low) + keys[1] * np.uint64((a_hi >> 32) & low)
-    mixed += keys[2] * np.uint64(a_lo & low) + keys[3] * np.uint64((a_lo >> 32) & low)
-    mixed += keys[4] * np.uint64(b_hi & low) + keys[5] * np.uint64((b_hi >> 32) & low)
-    mixed += keys[6] * np.uint64(b_lo & low) + keys[7] * np.uint64((b_lo >> 32) & low)
-    mixed += keys[8] * np.uint64(ports & low)
+    mixed = keys[0] * np.uint64(a_lo & low) + keys[1] * np.uint64(b_lo & low) + keys[2] * np.uint64(ports & low)
+    if a_hi or b_hi:  # IPv6
+        mixed += keys[3] * np.uint64((a_lo >> 32) & low) + keys[4] * np.uint64((b_lo >> 32) & low)
+        mixed += keys[5] * np.uint64(a_hi & low) + keys[6] * np.uint64((a_hi >> 32) & low)
+        mixed += keys[7] * np.uint64(b_hi & low) + keys[8] * np.uint64((b_hi >> 32) & low)
     return int64(mixed >> np.uint64(32))
 
 
