@@ -120,17 +120,15 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "proxy": _grouped(views, "proxy", ("endpoint", "evidence", "ended_by"), catalogue),
         "handshakes": [
             {"handshake": handshake, "http_status": status, "count": n}
-            for (handshake, status), n in sorted(counts.handshakes.items(), key=lambda item: (-item[1], str(item[0])))
+            for (handshake, status), n in sorted(counts.handshakes.items(), key=_by_count)
         ],
         "ends": [
             {"initiator": initiator, "end": end, "ended_by": by, "count": n}
-            for (initiator, end, by), n in sorted(counts.ends.items(), key=lambda item: (-item[1], str(item[0])))
+            for (initiator, end, by), n in sorted(counts.ends.items(), key=_by_count)
         ],
         "views": [
             {"client": client, "client_provenance": how, "server": server, "server_provenance": server_how, "count": n}
-            for (client, how, server, server_how), n in sorted(
-                counts.pairs.items(), key=lambda item: (-item[1], str(item[0]))
-            )
+            for (client, how, server, server_how), n in sorted(counts.pairs.items(), key=_by_count)
         ],
         "anomalies": [
             {"anomaly": name, "count": n}
@@ -151,6 +149,11 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
             if row["status"] != "ok"
         ],
     }
+
+
+def _by_count(item: tuple[tuple[Any, ...], int]) -> tuple[Any, ...]:
+    """Sorts the most frequent first, and equals by their text: an enum member and its value are the same."""
+    return -item[1], [str(part) for part in item[0]]
 
 
 def _name(code: int | None, catalogue: Catalogue) -> str | None:
@@ -192,7 +195,7 @@ def _grouped(
             grouped[key] = (grouped.get(key, (0, ""))[0] + view["count"], view["key"])
     return [
         {**dict(zip(columns, key, strict=True)), "count": n, "title": catalogue.diagnosis(text).title}
-        for key, (n, text) in sorted(grouped.items(), key=lambda item: (-item[1][0], str(item[0])))
+        for key, (n, text) in sorted(grouped.items(), key=lambda item: (-item[1][0], [*map(str, item[0])]))
     ]
 
 
