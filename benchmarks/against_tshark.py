@@ -65,7 +65,7 @@ def main() -> None:
         for n in sizes:
             captures[n] = Path(directory, f"{arguments.kind}-{n}.pcap")
             make_capture.write(captures[n], arguments.kind, n)
-            run(["cksum", str(captures[n])])  # into the page cache; a child's peak begins with its parent's, so not here
+            run(["cksum", str(captures[n])])  # into the page cache, by another: a child's peak begins with its parent's
         run([*OURS, str(captures[sizes[-1]])])  # compiles where nothing is cached yet
         best: dict[tuple[str, int], tuple[float, int]] = {}
         for round_number in range(arguments.rounds):

@@ -241,7 +241,7 @@ def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[s
 
     def rank(entry: dict[str, Any]) -> tuple[Any, ...]:
         code = entry["code"]
-        severity = 1 if code is None else HARMLESS.get(code, 0)
+        severity = 4 if code is None else HARMLESS.get(code, 0)  # where nothing is claimed, other texts say more
         return severity, -entry["count"], -1 if code is None else code, entry["key"]
 
     return sorted(entries, key=rank)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from analyzer.report.document import percent
-from analyzer.report.text import csv_cell, redact, redact_path, visible
+from analyzer.report.text import csv_cell, plural, redact, redact_path, visible
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 
@@ -32,7 +32,8 @@ def render(document: dict[str, Any]) -> str:
     if document["partial"]:
         out += ["**Interrupted: only what was read so far.**", ""]
     out.append(
-        f"{document['connections']} connections in {document['packets']} packets of {document['inputs']} files, "
+        f"{plural(document['connections'], 'connection')} in {plural(document['packets'], 'packet')} of "
+        f"{plural(document['inputs'], 'file')}, "
         f"{document['first'] or '-'} to {document['last'] or '-'} (UTC)."
     )
     out.append("")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from analyzer.knowledge.catalogue import Catalogue, CodeInfo
 from analyzer.report.document import percent
-from analyzer.report.text import visible
+from analyzer.report.text import plural, visible
 
 STYLES = {
     "wire": "green",
@@ -48,10 +48,6 @@ def _bar(share: float) -> Text:
     return Text("█" * max(1, round(share * BAR_WIDTH)), style="blue")
 
 
-def _plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: int | None = None) -> None:
     """Print a report document.
 
@@ -63,8 +59,8 @@ def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: i
     """
     with _page(out, width) as console:
         head = (
-            f"{_plural(document['connections'], 'WebSocket connection')} in {_plural(document['packets'], 'packet')}"
-            f" of {_plural(document['inputs'], 'file')}"
+            f"{plural(document['connections'], 'WebSocket connection')} in {plural(document['packets'], 'packet')}"
+            f" of {plural(document['inputs'], 'file')}"
         )
         if document["partial"]:
             console.print(Text("Interrupted: only what was read so far.", style="bold red"))
@@ -97,7 +93,7 @@ def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: i
 
 
 def _print_frequencies(console: Console, title: str, established: int | None, rows: list[dict[str, Any]]) -> None:
-    note = "" if established is None else f" ({_plural(established, 'established connection')})"
+    note = "" if established is None else f" ({plural(established, 'established connection')})"
     console.print(Text.assemble((title, "bold"), note))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bright_black")
     if established is None:
@@ -230,7 +226,7 @@ def _print_diagnosis(console: Console, entry: dict[str, Any]) -> None:
     console.print(
         Text.assemble(
             (code, "bold"),
-            f"  {_plural(entry['count'], 'view')} ({' and '.join(entry['endpoints'])})  ",
+            f"  {plural(entry['count'], 'view')} ({' and '.join(entry['endpoints'])})  ",
             (entry["title"], "bold"),
         )
     )

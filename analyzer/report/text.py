@@ -21,6 +21,11 @@ SECRET = re.compile(
 """What looks like a credential: schemes, JSON Web Tokens, values after = or :, long mixed words."""
 
 
+def plural(n: int, noun: str) -> str:
+    """A count with its noun: `1 file`, `2 files`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def visible(text: object) -> str:
     """Text in which nothing moves a cursor, hides or reverses: such characters are shown as escapes."""
     shown = str(text)
