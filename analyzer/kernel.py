@@ -7,7 +7,6 @@ rebinding reaches the calls between them too. Rules for what may stand in a kern
 
 import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -52,6 +51,8 @@ def digest() -> str:
     Numba's own cache looks at the caller's file only and misses a change in a callee (measured), so the directory
     carries this name.
     """
+    import importlib.metadata  # 17 ms that small inputs need not wait for
+
     parts = [platform.machine(), sys.version, importlib.metadata.version("numba"), importlib.metadata.version("numpy")]
     state = hashlib.sha256("\n".join(parts).encode())
     for name in sorted({module for module, _ in _plain} | {f"{__package__}.model"}):
@@ -91,9 +92,14 @@ def _cache_directory() -> Path | None:
 
 def is_cached() -> bool:
     """Whether an earlier run has left compiled kernels of exactly these sources."""
-    with contextlib.suppress(OSError, RuntimeError, importlib.metadata.PackageNotFoundError):
-        return any((cache_root() / digest()).glob("**/*.nbi"))
+    with contextlib.suppress(OSError, RuntimeError):
+        return has_numba() and any((cache_root() / digest()).glob("**/*.nbi"))
     return False
+
+
+def has_numba() -> bool:
+    """Whether there is a compiler."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def compile_all() -> bool:
@@ -114,7 +120,7 @@ def compile_all() -> bool:
 
 
 def _make_compiled() -> bool:
-    if importlib.util.find_spec("numba") is None:
+    if not has_numba():
         return False
     if sys.stderr is not None and sys.stderr.isatty() and not is_cached():
         sys.stderr.write("wsclose: compiling for this machine; this happens once and takes some seconds\n")
