@@ -20,9 +20,12 @@ from analyzer.model import HANDSHAKES, Anomaly, Handshake, Octets, Rows, int64
 MAX_HEAD_BYTES = 1 << 15
 """Longest HTTP head that is read; common servers stop at 8 to 32 KiB."""
 
+FIRST_HEAD_SLOTS = 4
 HEAD_SLOTS = 128
+"""Heads that the kernel finds before Python must take them: few at first, more as soon as a capture has many."""
+
 MAX_HEAD_SLOTS = 2048
-"""Heads that may be incomplete at the same time, at first and at most (64 MiB)."""
+"""Heads that may be incomplete at the same time (64 MiB)."""
 
 PENDING = -1
 COMPLETE = HANDSHAKES.index(Handshake.COMPLETE)

@@ -292,7 +292,7 @@ class Tracker:
         self.n_evicted = 0
         self._grow_flows(min(512, max_flows))
         self._grow_connections(64)
-        self._grow_heads(handshake.HEAD_SLOTS)
+        self._grow_heads(handshake.FIRST_HEAD_SLOTS)
 
     @property
     def n_flows(self) -> int:
@@ -392,8 +392,9 @@ class Tracker:
             why = int(self._opening_state[handshake.WHY])
             if why == handshake.NO_CONNECTIONS:
                 self._grow_connections(len(self._connections))
-            elif why == handshake.NO_HEADS and not self._opening_state[handshake.FREE_HEADS]:
-                self._make_room_for_heads()
+            elif why == handshake.NO_HEADS:
+                if len(self._free_heads) < handshake.HEAD_SLOTS or not self._opening_state[handshake.FREE_HEADS]:
+                    self._make_room_for_heads()
 
     def _take_heads(self) -> None:
         """Copy complete heads out of their slots and give the slots back."""
