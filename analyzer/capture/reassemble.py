@@ -104,6 +104,13 @@ def find_slot(
 
 
 @kernel
+def slot_of(slots: Rows, flows: Rows, keys: Rows, row: Rows) -> int:
+    """`find_slot` for a FLOW row."""
+    a_hi, a_lo, b_hi, b_lo = int64(row["a_hi"]), int64(row["a_lo"]), int64(row["b_hi"]), int64(row["b_lo"])
+    return find_slot(slots, flows, keys, a_hi, a_lo, b_hi, b_lo, int64(row["a_port"]), int64(row["b_port"]))
+
+
+@kernel
 def reset_stream(stream: Rows) -> None:
     """Begin a direction anew: nothing known of its sequence numbers."""
     stream["origin"] = -1
@@ -626,17 +633,7 @@ def remove_flows(chosen: Rows, slots: Rows, flows: Rows, free: Rows, keys: Rows,
         flow = int64(chosen[i])
         row = flows[flow]
         if int64(row["state"]) == LIVE:
-            at = find_slot(
-                slots,
-                flows,
-                keys,
-                int64(row["a_hi"]),
-                int64(row["a_lo"]),
-                int64(row["b_hi"]),
-                int64(row["b_lo"]),
-                int64(row["a_port"]),
-                int64(row["b_port"]),
-            )
+            at = slot_of(slots, flows, keys, row)
             if int64(slots[at]) == flow:
                 slots[at] = DELETED
         row["state"] = FREE
@@ -651,17 +648,7 @@ def fill_slots(slots: Rows, flows: Rows, keys: Rows, state: Rows) -> None:
     for flow in range(len(flows)):
         row = flows[flow]
         if int64(row["state"]) == LIVE:
-            at = find_slot(
-                slots,
-                flows,
-                keys,
-                int64(row["a_hi"]),
-                int64(row["a_lo"]),
-                int64(row["b_hi"]),
-                int64(row["b_lo"]),
-                int64(row["a_port"]),
-                int64(row["b_port"]),
-            )
+            at = slot_of(slots, flows, keys, row)
             slots[at] = flow
             n += 1
     state[N_USED_SLOTS] = n
