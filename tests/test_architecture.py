@@ -13,7 +13,7 @@ import analyzer
 PACKAGE = Path(analyzer.__file__).parent
 ORDER = [
     *("model", "errors", "kernel", "capture.wire", "capture.container", "sources", "capture.dissect"),
-    *("capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
+    *("capture.flowtable", "capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
     *("knowledge.catalogue", "verdict.classify", "verdict.connections"),
     *("report.text", "report.counts", "report.document", "report.rows", "report.markdown", "report.terminal"),
     "report.schema",

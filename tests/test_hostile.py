@@ -26,7 +26,7 @@ from packets import (
 )
 from reading import analyze
 
-from analyzer.capture import handshake, reassemble, tracker
+from analyzer.capture import flowtable, handshake, reassemble, tracker
 from analyzer.capture.container import Reader
 from analyzer.capture.tracker import Tracker
 from analyzer.errors import CaptureError
@@ -283,7 +283,7 @@ def test_bytes_that_flip_between_copies():
         for off in range(0, 60, 3):
             talk.segment(SERVER, bytes([value]) * 7, seq=base + 100 - off)
     closes, own = follow(talk.packets)
-    assert own._state[reassemble.N_PARKED] <= 40
+    assert own._state[flowtable.N_PARKED] <= 40
     assert closes
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.capture import frames
-from analyzer.capture.reassemble import FRAMES, HTTP, OTHER
+from analyzer.capture.flowtable import FRAMES, HTTP, OTHER
 from analyzer.kernel import kernel
 from analyzer.model import HANDSHAKES, Anomaly, Handshake, Octets, Rows, int64
 

@@ -3,29 +3,34 @@
 Follows RFC 9293 as an observer must: first copy wins, a position acknowledged but never captured is a gap, a RST
 outside the window is ignored. Knows nothing of HTTP or WebSocket beyond each stream's `mode`, set by later steps.
 
-Arrays passed together are called the flow table: `slots` (hash slots holding flow indexes), `flows`, `streams`
-(rows 2*flow and 2*flow+1), `free` (unused flow indexes), `parked` and `pool` (segments that came too early).
+Works on the flow table (`flowtable`), and on `parked` and `pool`: segments that came too early, and their bytes.
 """
 
-import numpy as np
-
-from analyzer.capture import wire
+from analyzer.capture import flowtable, wire
+from analyzer.capture.flowtable import (
+    DELETED,
+    DETACHED,
+    DROPPED,
+    EMPTY,
+    LINGER_NS,
+    LIVE,
+    MAY_PARK,
+    N_FLOWS,
+    N_FREE,
+    N_PARKED,
+    N_SPANS,
+    N_USED_SLOTS,
+    OTHER,
+    POOL_USED,
+    REASON,
+)
 from analyzer.kernel import kernel
 from analyzer.model import Octets, Rows, int64
-
-FREE, LIVE, DETACHED = 0, 1, 2
-"""FLOW states; a detached flow has lost its place in the table to a new connection between the same ports."""
-
-HTTP, FRAMES, OTHER = 0, 1, 2
-"""STREAM modes: may still open a WebSocket, carries frames, carries something else and is not followed."""
 
 IN_CHUNK, IN_POOL, MISSING = 0, 1, 2
 """SPAN kinds."""
 
 FIN_FLAG, SYN_FLAG, RST_FLAG, ACK_FLAG = 0x01, 0x02, 0x04, 0x10
-
-EMPTY, DELETED = -1, -2
-"""Hash slots without a flow; a deleted one does not end a search."""
 
 MAX_PARKED_SEGMENTS = 4096
 MAX_PARKED_BYTES = 1 << 23
@@ -39,9 +44,6 @@ came after them: packets that a capture swaps are a few places off."""
 SPANS = 17 * MAX_PARKED_SEGMENTS
 """Room for spans: one segment may split into one piece more than are parked, and all of them may leave in two parts."""
 
-LINGER_NS = 2_000_000_000
-"""How long a connection whose end is complete waits for stragglers, in time of the capture."""
-
 PLAUSIBLE_BYTES = 1 << 30
 """How far ahead of the expected position data, a FIN or an ACK may stand and still be believed."""
 
@@ -51,96 +53,8 @@ RST_WINDOW_BYTES = 1 << 20
 STALLED_RETRANSMISSIONS = 3
 """So many retransmissions without any answer count as a peer that is gone."""
 
-N_FREE, N_USED_SLOTS, POOL_USED, N_PARKED, MAY_PARK, DROPPED, N_SPANS, REASON, N_FLOWS = 0, 1, 2, 3, 4, 5, 6, 7, 8
-STATE_SIZE = 9
-"""Places in the int64 array `state` that travels beside the flow table."""
-
 DONE, NO_FLOWS, NO_POOL, NO_SPANS = 0, 1, 2, 3
 """Values of `state[REASON]`: why a scan stopped before its end. The caller makes room and calls again."""
-
-
-@kernel
-def flow_hash(a_hi: int, a_lo: int, b_hi: int, b_lo: int, ports: int, keys: Rows) -> int:
-    """Hash of a flow's endpoints, 32 bits.
-
-    Vector multiply-shift with secret keys (Dietzfelbinger 1996): whoever made the capture cannot aim for collisions.
-    """
-    low = 0xFFFFFFFF
-    mixed = keys[0] * np.uint64(a_lo & low) + keys[1] * np.uint64(b_lo & low) + keys[2] * np.uint64(ports & low)
-    if a_hi or b_hi:  # IPv6
-        mixed += keys[3] * np.uint64((a_lo >> 32) & low) + keys[4] * np.uint64((b_lo >> 32) & low)
-        mixed += keys[5] * np.uint64(a_hi & low) + keys[6] * np.uint64((a_hi >> 32) & low)
-        mixed += keys[7] * np.uint64(b_hi & low) + keys[8] * np.uint64((b_hi >> 32) & low)
-    return int64(mixed >> np.uint64(32))
-
-
-@kernel
-def find_slot(
-    slots: Rows, flows: Rows, keys: Rows, a_hi: int, a_lo: int, b_hi: int, b_lo: int, a_port: int, b_port: int
-) -> int:
-    """The slot that holds this flow, or the first one where it may be put (its content is then negative)."""
-    mask = len(slots) - 1
-    at = flow_hash(a_hi, a_lo, b_hi, b_lo, (a_port << 16) | b_port, keys) & mask
-    reusable = -1
-    while True:
-        flow = int64(slots[at])
-        if flow == EMPTY:
-            return reusable if reusable >= 0 else at
-        if flow == DELETED:
-            if reusable < 0:
-                reusable = at
-        else:
-            row = flows[flow]
-            if (
-                int64(row["a_lo"]) == a_lo
-                and int64(row["b_lo"]) == b_lo
-                and int64(row["a_port"]) == a_port
-                and int64(row["b_port"]) == b_port
-                and int64(row["a_hi"]) == a_hi
-                and int64(row["b_hi"]) == b_hi
-            ):
-                return at
-        at = (at + 1) & mask
-
-
-@kernel
-def slot_of(slots: Rows, flows: Rows, keys: Rows, row: Rows) -> int:
-    """`find_slot` for a FLOW row."""
-    a_hi, a_lo, b_hi, b_lo = int64(row["a_hi"]), int64(row["a_lo"]), int64(row["b_hi"]), int64(row["b_lo"])
-    return find_slot(slots, flows, keys, a_hi, a_lo, b_hi, b_lo, int64(row["a_port"]), int64(row["b_port"]))
-
-
-@kernel
-def reset_stream(stream: Rows) -> None:
-    """Begin a direction anew: nothing known of its sequence numbers."""
-    stream["origin"] = -1
-    stream["next_pos"] = 1
-    stream["highest_pos"] = 1
-    stream["acked_pos"] = 0
-    stream["fin_pos"] = -1
-    stream["fin_packet"] = 0
-    stream["fin_ns"] = 0
-    stream["rst_pos"] = -1
-    stream["rst_packet"] = 0
-    stream["rst_ns"] = 0
-    stream["rst_acked_pos"] = 0
-    stream["gap_bytes"] = 0
-    stream["read_pos"] = 0
-    stream["body_left_bytes"] = 0
-    stream["packets"] = 0
-    stream["last_ns"] = 0
-    stream["stalled_ns"] = 0
-    stream["parked_bytes"] = 0
-    stream["parked"] = -1
-    stream["parked_last"] = -1
-    stream["n_parked"] = 0
-    stream["n_stalled"] = 0
-    stream["head"] = -1
-    stream["head_bytes"] = 0
-    stream["mode"] = HTTP
-    stream["has_syn"] = 0
-    stream["has_data"] = 0
-    stream["is_answering"] = 0
 
 
 @kernel
@@ -416,9 +330,9 @@ def scan_segments(
         swap = src_hi > dst_hi or (src_hi == dst_hi and (src_lo > dst_lo or (src_lo == dst_lo and sport > dport)))
         direction = 1 if swap else 0
         if swap:
-            at = find_slot(slots, flows, keys, dst_hi, dst_lo, src_hi, src_lo, dport, sport)
+            at = flowtable.find_slot(slots, flows, keys, dst_hi, dst_lo, src_hi, src_lo, dport, sport)
         else:
-            at = find_slot(slots, flows, keys, src_hi, src_lo, dst_hi, dst_lo, sport, dport)
+            at = flowtable.find_slot(slots, flows, keys, src_hi, src_lo, dst_hi, dst_lo, sport, dport)
         flow = int64(slots[at])
         ts, packet = int64(segment["ts_ns"]), int64(segment["packet"])
         flags, seq, ack = int64(segment["flags"]), int64(segment["seq"]), int64(segment["ack"])
@@ -431,7 +345,7 @@ def scan_segments(
             if 4 * parked_before + 8 > len(spans) - int64(state[N_SPANS]):
                 state[REASON] = NO_SPANS
                 return i
-            if ts - int64(flows[flow]["last_ns"]) > LINGER_NS and is_over(streams, flow):
+            if ts - int64(flows[flow]["last_ns"]) > LINGER_NS and flowtable.is_over(streams, flow):
                 flows[flow]["state"] = DETACHED  # whatever comes now is another connection's
                 slots[at] = DELETED
                 flow = -1
@@ -472,8 +386,8 @@ def scan_segments(
             row["unanswered"] = 0
             row["state"] = LIVE
             row["kind"] = 0
-            reset_stream(streams[2 * flow])
-            reset_stream(streams[2 * flow + 1])
+            flowtable.reset_stream(streams[2 * flow])
+            flowtable.reset_stream(streams[2 * flow + 1])
 
         index = 2 * flow + direction
         stream, other = streams[index], streams[2 * flow + 1 - direction]
@@ -592,66 +506,6 @@ def flush(chosen: Rows, start: int, streams: Rows, parked: Rows, spans: Rows, st
                     return i
                 skip_gap(spans, state, streams, index, parked)
     return len(chosen)
-
-
-@kernel
-def is_over(streams: Rows, flow: int) -> bool:
-    """Whether a connection's end is complete: reset, or both FINs acknowledged."""
-    a, b = streams[2 * flow], streams[2 * flow + 1]
-    if int64(a["rst_packet"]) > 0 or int64(b["rst_packet"]) > 0:
-        return True
-    return (
-        int64(a["fin_packet"]) > 0
-        and int64(b["fin_packet"]) > 0
-        and int64(a["acked_pos"]) > int64(a["fin_pos"])
-        and int64(b["acked_pos"]) > int64(b["fin_pos"])
-    )
-
-
-@kernel
-def find_ended(flows: Rows, streams: Rows, before_ns: int, found: Rows) -> int:
-    """Flows whose end is complete and older than `before_ns`, and all that were detached; their number."""
-    n = 0
-    for flow in range(len(flows)):
-        state = int64(flows[flow]["state"])
-        if state == FREE or n >= len(found):
-            continue
-        if state == LIVE:
-            if int64(flows[flow]["last_ns"]) > before_ns:
-                continue
-            if not is_over(streams, flow):
-                continue
-        found[n] = flow
-        n += 1
-    return n
-
-
-@kernel
-def remove_flows(chosen: Rows, slots: Rows, flows: Rows, free: Rows, keys: Rows, state: Rows) -> None:
-    """Take flows out of the table and make their rows free."""
-    for i in range(len(chosen)):
-        flow = int64(chosen[i])
-        row = flows[flow]
-        if int64(row["state"]) == LIVE:
-            at = slot_of(slots, flows, keys, row)
-            if int64(slots[at]) == flow:
-                slots[at] = DELETED
-        row["state"] = FREE
-        free[int64(state[N_FREE])] = flow
-        state[N_FREE] += 1
-
-
-@kernel
-def fill_slots(slots: Rows, flows: Rows, keys: Rows, state: Rows) -> None:
-    """Enter every live flow into an empty table: after growth, or when too many slots are marked deleted."""
-    n = 0
-    for flow in range(len(flows)):
-        row = flows[flow]
-        if int64(row["state"]) == LIVE:
-            at = slot_of(slots, flows, keys, row)
-            slots[at] = flow
-            n += 1
-    state[N_USED_SLOTS] = n
 
 
 @kernel

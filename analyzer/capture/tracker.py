@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.capture import dissect, frames, handshake, reassemble
+from analyzer.capture import dissect, flowtable, frames, handshake, reassemble
 from analyzer.capture.container import CHUNK_PACKETS, Chunk
 from analyzer.kernel import kernel
 from analyzer.model import (
@@ -89,7 +89,7 @@ def scan_spans(
         index = int64(span["stream"])
         flow, direction = index >> 1, index & 1
         stream = streams[index]
-        if int64(stream["mode"]) == reassemble.OTHER:
+        if int64(stream["mode"]) == flowtable.OTHER:
             state[handshake.RESUME] = 0
             continue
         flow_row = flows[flow]
@@ -98,7 +98,7 @@ def scan_spans(
         kind = int64(span["kind"])
         stream["read_pos"] = pos + n
         if kind == reassemble.MISSING:
-            if int64(stream["mode"]) == reassemble.HTTP:
+            if int64(stream["mode"]) == flowtable.HTTP:
                 handshake.miss_http(pos, n, flow_row, flow, streams, direction, connections, sides, free_heads, state)
             else:
                 connection = int64(flow_row["connection"])
@@ -113,17 +113,17 @@ def scan_spans(
         state[handshake.RESUME] = 0
         while done < n:
             mode = int64(stream["mode"])
-            if mode == reassemble.OTHER:
+            if mode == flowtable.OTHER:
                 break
             connection = int64(flow_row["connection"])
-            if mode == reassemble.FRAMES:
+            if mode == flowtable.FRAMES:
                 row = connections[connection]
                 is_client = int64(row["client_stream"]) == direction
                 mine = 2 * connection + (0 if is_client else 1)
                 if is_client and int64(row["handshake"]) == handshake.PENDING:
                     if int64(sides[mine]["frames"]) == 0 and int64(sides[mine]["header_bytes"]) == 0:
                         if int64(buffer[off + done]) == 71:  # "G": no frame begins so, but the next request does
-                            stream["mode"] = reassemble.HTTP
+                            stream["mode"] = flowtable.HTTP
                             continue
                 frames.walk(
                     buffer,
@@ -176,8 +176,8 @@ def scan_spans(
                         frames.OUT_OF_STEP,
                         frames.OUT_OF_STEP,
                     )
-                    streams[2 * flow]["mode"] = reassemble.FRAMES
-                    streams[2 * flow + 1]["mode"] = reassemble.FRAMES
+                    streams[2 * flow]["mode"] = flowtable.FRAMES
+                    streams[2 * flow + 1]["mode"] = flowtable.FRAMES
                     continue
             done += handshake.read_http(
                 buffer,
@@ -266,8 +266,8 @@ class Tracker:
         self._keys = np.array([secrets.randbits(64) | 1 for _ in range(9)], np.uint64)
         self._segments = np.zeros(CHUNK_PACKETS, SEGMENT)
         self._spans = np.zeros(reassemble.SPANS, SPAN)
-        self._state = np.zeros(reassemble.STATE_SIZE, np.int64)
-        self._state[reassemble.MAY_PARK] = 1
+        self._state = np.zeros(flowtable.STATE_SIZE, np.int64)
+        self._state[flowtable.MAY_PARK] = 1
         self._opening_state = np.zeros(handshake.OPENING_STATE_SIZE, np.int64)
         self._flows = np.zeros(0, FLOW)
         self._streams = np.zeros(0, STREAM)
@@ -297,7 +297,7 @@ class Tracker:
     @property
     def n_flows(self) -> int:
         """TCP connections seen."""
-        return int(self._state[reassemble.N_FLOWS])
+        return int(self._state[flowtable.N_FLOWS])
 
     @property
     def n_connections(self) -> int:
@@ -307,7 +307,7 @@ class Tracker:
     @property
     def n_dropped_segments(self) -> int:
         """Segments that came too early when there was no room left to keep them."""
-        return int(self._state[reassemble.DROPPED])
+        return int(self._state[flowtable.DROPPED])
 
     @property
     def n_skipped_heads(self) -> int:
@@ -317,14 +317,14 @@ class Tracker:
     def feed(self, chunk: Chunk) -> list[Finished]:
         """Follow the packets of one chunk; what has ended by then comes back."""
         finished: list[Finished] = []
-        if not self._state[reassemble.MAY_PARK]:
+        if not self._state[flowtable.MAY_PARK]:
             self._make_room_in_pool(0, 0)
         with np.errstate(over="ignore"):  # the flow hash wraps on purpose
             n = dissect.scan_packets(chunk.data, chunk.packets, chunk.first_packet, self._segments, self.counters)
             at = 0
             while True:
                 at = self._scan_segments(chunk.data, self._segments[:n], at)
-                reason = int(self._state[reassemble.REASON])
+                reason = int(self._state[flowtable.REASON])
                 self._walk(chunk.data)
                 if reason == reassemble.DONE:
                     break
@@ -336,9 +336,9 @@ class Tracker:
                     self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
             self._clock_ns = max(self._clock_ns, int(chunk.packets["ts_ns"].max()))
             self._since_sweep += len(chunk.packets)
-            is_slow = self._clock_ns - self._swept_ns >= reassemble.LINGER_NS  # a live capture shows its rows
+            is_slow = self._clock_ns - self._swept_ns >= flowtable.LINGER_NS  # a live capture shows its rows
             if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow:
-                finished += self._sweep(self._clock_ns - reassemble.LINGER_NS)
+                finished += self._sweep(self._clock_ns - flowtable.LINGER_NS)
         return finished
 
     def finish(self) -> list[Finished]:
@@ -347,7 +347,7 @@ class Tracker:
             return self._sweep(None)
 
     def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
-        self._state[reassemble.N_SPANS] = 0
+        self._state[flowtable.N_SPANS] = 0
         return reassemble.scan_segments(
             data,
             segments,
@@ -365,7 +365,7 @@ class Tracker:
 
     def _walk(self, data: Octets) -> None:
         """Read the spans that reassembly has just written."""
-        at, n = 0, int(self._state[reassemble.N_SPANS])
+        at, n = 0, int(self._state[flowtable.N_SPANS])
         pool = _read_only(self._pool)
         data_words, pool_words = _as_words(data), _as_words(pool)
         while at < n:
@@ -433,9 +433,9 @@ class Tracker:
         if n < self._max_flows:
             self._grow_flows(min(n, self._max_flows - n))
             return []
-        finished = self._sweep(self._clock_ns - reassemble.LINGER_NS)
-        if self._state[reassemble.N_FREE] <= n // 8:
-            live = np.flatnonzero(self._flows["state"] == reassemble.LIVE)
+        finished = self._sweep(self._clock_ns - flowtable.LINGER_NS)
+        if self._state[flowtable.N_FREE] <= n // 8:
+            live = np.flatnonzero(self._flows["state"] == flowtable.LIVE)
             n_evicted = max(1, n // 4)
             oldest = np.argpartition(self._flows["last_ns"][live], min(n_evicted, len(live)) - 1)[:n_evicted]
             chosen = np.sort(live[oldest])
@@ -448,10 +448,10 @@ class Tracker:
         state = self._state
         moved = np.empty(len(self._parked), np.int32)
         reassemble.compact_pool(self._streams, self._parked, self._pool, moved, state)
-        n_bytes += int(state[reassemble.POOL_USED])
-        n_segments += int(state[reassemble.N_PARKED])
-        state[reassemble.MAY_PARK] = n_bytes <= MAX_POOL_BYTES and n_segments <= MAX_POOL_SEGMENTS
-        if not state[reassemble.MAY_PARK]:
+        n_bytes += int(state[flowtable.POOL_USED])
+        n_segments += int(state[flowtable.N_PARKED])
+        state[flowtable.MAY_PARK] = n_bytes <= MAX_POOL_BYTES and n_segments <= MAX_POOL_SEGMENTS
+        if not state[flowtable.MAY_PARK]:
             return
         while len(self._pool) < 2 * n_bytes:
             self._pool = np.concatenate([self._pool, np.zeros(len(self._pool), np.uint8)])
@@ -463,19 +463,19 @@ class Tracker:
         self._flows = np.concatenate([self._flows, np.zeros(n_more, FLOW)])
         self._streams = np.concatenate([self._streams, np.zeros(2 * n_more, STREAM)])
         self._streams["head"][2 * n :] = -1
-        free = self._free[: self._state[reassemble.N_FREE]]
+        free = self._free[: self._state[flowtable.N_FREE]]
         # the lowest index is taken first
         self._free = np.concatenate([np.arange(n, n + n_more, dtype=np.int32)[::-1], free, np.zeros(n, np.int32)])
         self._free = self._free[: n + n_more].astype(np.int32)
-        self._state[reassemble.N_FREE] = len(free) + n_more
+        self._state[flowtable.N_FREE] = len(free) + n_more
         self._fill_slots()
 
     def _fill_slots(self) -> None:
         size = 1024
         while size < 4 * len(self._flows):
             size *= 2
-        self._slots = np.full(size, reassemble.EMPTY, np.int32)
-        reassemble.fill_slots(self._slots, self._flows, self._keys, self._state)
+        self._slots = np.full(size, flowtable.EMPTY, np.int32)
+        flowtable.fill_slots(self._slots, self._flows, self._keys, self._state)
 
     def _grow_connections(self, n_more: int) -> None:
         n = len(self._connections)
@@ -502,10 +502,10 @@ class Tracker:
         self._since_sweep = 0
         self._swept_ns = self._clock_ns
         if before_ns is None:
-            ended = np.flatnonzero(self._flows["state"] != reassemble.FREE)
+            ended = np.flatnonzero(self._flows["state"] != flowtable.FREE)
         else:
             found = np.empty(len(self._flows), np.int64)
-            ended = found[: reassemble.find_ended(self._flows, self._streams, before_ns, found)]
+            ended = found[: flowtable.find_ended(self._flows, self._streams, before_ns, found)]
         return self._collect(ended, is_evicted=False)
 
     def _collect(self, ended: Rows, *, is_evicted: bool) -> list[Finished]:
@@ -513,7 +513,7 @@ class Tracker:
         at = 0
         nothing = _read_only(np.zeros(0, np.uint8))
         while at < len(ended):
-            self._state[reassemble.N_SPANS] = 0
+            self._state[flowtable.N_SPANS] = 0
             at = reassemble.flush(ended, at, self._streams, self._parked, self._spans, self._state)
             self._walk(nothing)
         flows = self._flows[ended]
@@ -524,8 +524,8 @@ class Tracker:
         chosen = np.concatenate([superseded, carried])
         finished = [self._gather(chosen, is_evicted=is_evicted)] if len(chosen) else []
         self._release_heads(ended)
-        reassemble.remove_flows(ended, self._slots, self._flows, self._free, self._keys, self._state)
-        if self._state[reassemble.N_USED_SLOTS] > len(self._slots) // 2:
+        flowtable.remove_flows(ended, self._slots, self._flows, self._free, self._keys, self._state)
+        if self._state[flowtable.N_USED_SLOTS] > len(self._slots) // 2:
             self._fill_slots()
         return finished
 
