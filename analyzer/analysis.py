@@ -1,6 +1,7 @@
 """Sources to rows: the one loop that commands, notebooks and scripts share."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,13 +59,15 @@ def _read_source(
     source: sources.Source, tracker: Tracker, known: knowledge.Catalogue, progress: Progress | None
 ) -> Iterator[Batch]:
     reader: Reader | None = None
+    started = time.monotonic()
     status, message = "interrupted", None
     try:
         with source.open() as file:
             reader = Reader(file, source.name)
             size = source.size_bytes()
             for chunk in reader.chunks():
-                kernel.expect(_packets_to_come(reader, size))
+                spent = int((time.monotonic() - started) / kernel.INTERPRETED_S)
+                kernel.expect(max(_packets_to_come(reader, size), spent))
                 yield from _to_batches(tracker.feed(chunk), source, known)
                 if progress is not None:
                     progress(source.name, reader.n_bytes, size)
@@ -73,6 +76,10 @@ def _read_source(
         message = reader.damage
         if reader.is_cut:
             message = "the last record is cut off"
+    except KeyboardInterrupt:
+        yield from _to_batches(tracker.finish(), source, known)
+        yield Batch(Table(CLOSES), Table(CONNECTIONS), _describe(source, reader, tracker, status, message))
+        raise
     except CaptureError as error:
         status, message = "failed", error.why
     except OSError as error:

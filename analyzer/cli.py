@@ -13,7 +13,8 @@ import click
 
 from analyzer import __version__
 from analyzer.errors import AnalyzerError, UsageError
-from analyzer.model import CLOSES, CONNECTIONS
+from analyzer.model import CLOSES, CONNECTIONS, Table
+from analyzer.report.text import visible
 
 OK, USAGE, INCOMPLETE, INTERRUPTED = 0, 2, 4, 130
 """Exit codes; 3 is kept for a condition that was asked for and met. 1 is never used on purpose."""
@@ -111,6 +112,7 @@ def report(
     from analyzer.report.document import Report
 
     form = _choose_format(form, output, ("text", "json", "csv", "markdown"))
+    _refuse_overwriting(output, paths)
     counts = Counts()
     is_partial = False
     try:
@@ -148,23 +150,39 @@ def _write_rows(
     form: str,
 ) -> int:
     from analyzer import analysis
-    from analyzer.report.rows import WRITERS
+    from analyzer.report.rows import WRITERS, Writer
 
+    _refuse_overwriting(output, paths)
     inputs: list[dict[str, Any]] = []
-    schema = CLOSES if which == "closes" else CONNECTIONS
     batches = analysis.stream(*paths, ports=ports, progress=_progress(verbose))
-    try:
-        with _open_output(output) as out:
-            writer = WRITERS[form](out, schema)
+    writer: Writer | None = None
+    is_partial = False
+    with contextlib.ExitStack() as stack:
+
+        def write(table: Table) -> None:
+            nonlocal writer
+            if writer is None:
+                out = stack.enter_context(_open_output(output))
+                writer = WRITERS[form](out, CLOSES if which == "closes" else CONNECTIONS)
+            writer.write(table)
+
+        try:
             for batch in batches:
-                writer.write(batch.closes if which == "closes" else batch.connections)
-                out.flush()
+                table = batch.closes if which == "closes" else batch.connections
                 inputs += batch.inputs.rows()
-    except KeyboardInterrupt:
+                if len(table):
+                    write(table)
+                    if output is None:
+                        sys.stdout.flush()
+        except KeyboardInterrupt:
+            is_partial = True
+        if not is_partial:
+            _refuse_unless_read(inputs, len(inputs))  # before an output is opened for nothing
+        write(Table(CLOSES if which == "closes" else CONNECTIONS))
+    if is_partial:
         if not quiet:
-            click.echo("wsclose: interrupted; what was found so far is written", err=True)
+            _say("interrupted; what was found so far is written")
         return INTERRUPTED
-    _refuse_unless_read(inputs, len(inputs))
     return _conclude(inputs, quiet)
 
 
@@ -230,14 +248,25 @@ def _choose_format(form: str | None, output: str | None, allowed: tuple[str, ...
     return implied
 
 
+def _refuse_overwriting(output: str | None, paths: tuple[str, ...]) -> None:
+    """Raise where the output is one of the inputs."""
+    if output is None or not Path(output).exists():
+        return
+    for path in paths:
+        if path != "-" and Path(path).exists() and Path(path).samefile(output):
+            raise UsageError(f"{output}: this is an input; write to another file")
+
+
 @contextlib.contextmanager
 def _open_output(output: str | None) -> Iterator[TextIO]:
     if output is None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed")
         yield sys.stdout
         return
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(Path(output).open("w", encoding="utf-8", newline=""))
+            file = stack.enter_context(Path(output).open("w", encoding="utf-8", errors="backslashreplace", newline=""))
         except OSError as error:
             raise UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
         yield file
@@ -251,9 +280,13 @@ def _progress(verbose: bool) -> Callable[[str, int, int | None], None] | None:
     def say(source: str, _n_bytes: int, _size: int | None) -> None:
         if source not in seen:
             seen.add(source)
-            click.echo(f"wsclose: reading {source}", err=True)
+            _say(f"reading {visible(source)}")
 
     return say
+
+
+def _say(message: str) -> None:
+    click.echo(f"wsclose: {message}", err=True)
 
 
 def _refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
@@ -279,12 +312,13 @@ def _conclude(inputs: list[dict[str, Any]], quiet: bool) -> int:
         where = f" at byte {row['damaged_at']}" if row["damaged_at"] is not None else ""
         lost = f", {row['lost_bytes']} bytes not read" if row["lost_bytes"] else ""
         limit = "".join(f", {n} {name.removeprefix('skipped_')} by a limit" for name, n in dropped.items())
-        click.echo(f"wsclose: {row['source']}: {row['status']}: {row['message'] or ''}{where}{lost}{limit}", err=True)
+        _say(f"{visible(row['source'])}: {row['status']}: {row['message'] or ''}{where}{lost}{limit}")
     return code
 
 
 def _leave(code: int) -> NoReturn:
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     sys.exit(code)
 
 
@@ -315,5 +349,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     except (AnalyzerError, click.ClickException) as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"wsclose: {error}", err=True)
+        _say(visible(error, most=1000))
+        sys.exit(USAGE)
+    except OSError as error:
+        _say(f"{visible(error.filename or 'standard output')}: {(error.strerror or str(error)).lower()}")
         sys.exit(USAGE)

@@ -22,6 +22,9 @@ COMPILE_AFTER_PACKETS = 60_000
 """Interpreted kernels take 50 us a packet, compiling takes 15 s of one core once: past this it has paid within a run
 or two, and every later run starts from the cache."""
 
+INTERPRETED_S = 50e-6
+"""Seconds that a packet takes interpreted: input that takes longer, whatever its reason, is compiled sooner."""
+
 LOAD_AFTER_PACKETS = 6_000
 """With a filled cache the compiled kernels are ready in about 0.5 s: 6,000 packets read interpreted take as long."""
 

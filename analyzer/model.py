@@ -298,12 +298,12 @@ STREAM = np.dtype(
         ("has_syn", "i1"),
         ("has_data", "i1"),
         ("is_answering", "i1"),
+        ("has_chunks", "i1"),
         ("fin_pos", "i8"),
         ("fin_ns", "i8"),
         ("rst_pos", "i8"),
         ("rst_ns", "i8"),
         ("rst_acked_pos", "i8"),
-        ("gap_bytes", "i8"),
         ("body_left_bytes", "i8"),
         ("stalled_ns", "i8"),
         ("parked_bytes", "i8"),
@@ -412,8 +412,6 @@ SIDE = np.dtype(
 
 OPENING = np.dtype(
     [
-        ("ts_ns", "i8"),
-        ("packet", "i8"),
         ("connection", "i4"),
         ("slot", "i4"),
         ("n_bytes", "i4"),
@@ -428,7 +426,6 @@ SENT = np.dtype(
         ("seen", "?"),  # any packet of this direction was captured
         ("close", "i1"),  # index into RECEIVED
         ("code", "i4"),  # status of the first Close, 0 where it has none
-        ("illegal", "?"),  # that status may not be sent
         ("close_packet", "i8"),
         ("close_acked", "?"),  # the receiver acknowledged its last byte
         ("close_acks_peer", "?"),  # its segment acknowledges the other side's Close

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from conftest import SAMPLES
-from packets import CLIENT, SERVER, Conversation
+from packets import CLIENT, SERVER, Conversation, pcap
 
 from analyzer import cli
 from analyzer.model import CLOSES, CONNECTIONS
@@ -234,6 +234,7 @@ def test_an_interrupt_reports_what_was_read_and_exits_130():
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Interrupted" in out
+    assert b"1 WebSocket connection in 6 packets" in out
     assert b"Traceback" not in err
 
 
@@ -328,3 +329,86 @@ def test_readme_shows_commands_that_exist():
         assert name in cli.cli.commands or name in ("reads",), name
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert (ROOT / target).exists(), target
+
+
+def test_what_was_not_captured_is_not_said_not_to_be(tmp_path):
+    lost = Conversation().upgrade()
+    lost.close(SERVER, 1001, lose=True)
+    lost.fin(SERVER)
+    lost.fin(CLIENT)
+    lost.ack(SERVER)
+    text = wsclose("report", lost.write(tmp_path / "lost.pcap")).stdout.decode()
+    assert "Nobody sent a Close" not in text
+    assert "not known whether" in text
+
+
+def test_output_is_never_an_input_and_not_touched_for_nothing(tmp_path):
+    capture = tmp_path / "x.pcap"
+    capture.write_bytes((SAMPLES / "normal-1000.pcap").read_bytes())
+    before = capture.read_bytes()
+    for command in ("closes", "report"):
+        done = wsclose(command, capture, "--format", "csv", "-o", capture)
+        assert (done.returncode, capture.read_bytes()) == (2, before)
+        assert lines(done) == [f"wsclose: {capture}: this is an input; write to another file"]
+    kept = tmp_path / "kept.csv"
+    kept.write_text("kept")
+    assert wsclose("closes", tmp_path / "nowhere.pcap", "-o", kept).returncode == 2
+    assert kept.read_text() == "kept"
+
+
+def test_a_file_named_twice_is_read_once(tmp_path):
+    other = tmp_path / "other.pcap"
+    other.symlink_to(NORMAL)
+    assert wsclose("closes", NORMAL, NORMAL, other).stdout.count(b"\n") == 2
+
+
+def test_narrow_terminals_keep_the_numbers():
+    text = wsclose("report", SAMPLES, environment={"COLUMNS": "60"}).stdout.decode()
+    assert re.search(r"^1000 \S.* wire +client +\d+ +\d+\.\d %$", text, re.MULTILINE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_odd_file_names(tmp_path):
+    for name in (b"caf\xe9.pcap", b"a\x1b[31mb.pcap"):
+        (tmp_path / os.fsdecode(name)).write_bytes((SAMPLES / "normal-1000.pcap").read_bytes()[:-3])
+    out = tmp_path / "out.csv"
+    for arguments in (["closes", tmp_path, "-o", out], ["closes", tmp_path], ["report", tmp_path]):
+        done = wsclose(*arguments)
+        assert done.returncode == 0
+        assert b"\x1b" not in done.stdout + done.stderr
+    assert out.read_text(encoding="utf-8").count("\n") == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uses a POSIX shell")
+@pytest.mark.parametrize("redirect", ["<&-", ">&-", ">/dev/full"])
+def test_closed_or_full_streams_make_one_line(redirect):
+    argument = "-" if redirect == "<&-" else NORMAL
+    command = f"{sys.executable} -m analyzer closes {argument} {redirect}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2
+    assert len(lines(done)) == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_directories_tell_what_they_hold(tmp_path):
+    (tmp_path / "x.pcap.gz").write_bytes(b"\x1f\x8b\x08\x00 and so on")
+    done = wsclose("report", tmp_path)
+    assert lines(done) == [f"wsclose: {tmp_path}: no captures in this directory (1 packed files: unpack them first)"]
+    (tmp_path / "good.pcap").write_bytes((SAMPLES / "normal-1000.pcap").read_bytes())
+    (tmp_path / "gone.pcap").symlink_to(tmp_path / "nowhere")
+    done = wsclose("closes", tmp_path)
+    assert (done.returncode, done.stdout.count(b"\n")) == (4, 2)
+    assert lines(done) == [f"wsclose: {tmp_path / 'gone.pcap'}: failed: no such file or directory"]
+
+
+def test_a_long_report_is_cut_on_a_terminal_only(tmp_path):
+    talks = []
+    for i in range(60):
+        talk = Conversation(sport=40000 + i, ts_ns=10**18 + i * 10**9).upgrade()
+        talk.close(CLIENT, 2000 + i)
+        talks += talk.packets
+    path = tmp_path / "many.pcap"
+    path.write_bytes(pcap(talks))
+    text = wsclose("report", path).stdout.decode()
+    assert "and 40 more rows: --format json shows all" in text
+    assert len(json.loads(wsclose("report", path, "--format", "json").stdout)["illegal"]) == 60

@@ -486,3 +486,41 @@ def test_data_and_fin_in_the_segment_of_the_close():
 def test_key_of_the_builder_is_the_rfcs():
     assert KEY.encode() in REQUEST
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in response()
+
+
+def test_a_forged_rst_does_not_end_a_connection_that_goes_on():
+    for side, ahead in ((SERVER, 500_000), (CLIENT, 5_000)):
+        c = Conversation().upgrade()
+        c.text(CLIENT)
+        c.ack(SERVER)
+        c.segment(side, flags=RST | ACK, seq=c.seq[side] + ahead)
+        c.wait(10)
+        c.close(CLIENT, 1000)
+        c.close(SERVER, 1000)
+        c.end()
+        found = [view[:3] for view in views(c)]
+        assert found == [(1000, "wire", "status")] * 2, side
+
+
+def test_an_anomaly_needs_evidence_too():
+    c = Conversation().upgrade()
+    c.close(SERVER, 1001, lose=True)
+    c.close(CLIENT, 1001)
+    c.fin(SERVER)
+    c.fin(CLIENT)
+    c.ack(SERVER)
+    _, connections = analyze(c.pcap())
+    assert connections[0]["initiator"] == "unknown"
+    assert "no_close_reply" not in connections[0]["anomalies"]
+
+
+def test_an_upgrade_behind_a_chunked_body_is_not_lost():
+    c = Conversation().open()
+    body = b"POST /log HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    c.say(CLIENT, body + REQUEST)
+    c.say(SERVER, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    c.say(SERVER, response())
+    c.close(CLIENT, 4000)
+    c.close(SERVER, 4000)
+    c.end()
+    assert [view[:3] for view in views(c)] == [(4000, "wire", "status")] * 2

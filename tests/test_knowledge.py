@@ -4,6 +4,7 @@ import itertools
 import tomllib
 from importlib import resources
 
+import numpy as np
 import pytest
 
 from analyzer.errors import CatalogueError
@@ -184,3 +185,26 @@ def walk(value):
 def test_enums_are_what_json_promises():
     assert list(Provenance) == ["wire", "synthesized", "reported", "inferred", "undetermined"]
     assert list(Confidence) == ["high", "medium", "low"]
+
+
+def test_every_place_that_judges_a_code_judges_alike():
+    from analyzer.capture import frames
+    from analyzer.model import SIDE, Anomaly, is_illegal_on_wire
+    from analyzer.verdict.connections import Closes
+
+    codes = np.arange(65536)
+    sides = np.zeros(len(codes), SIDE)
+    sides["close"] = frames.STATUS_CLOSE
+    sides["body_bytes"] = 2
+    sides["body"][:, 0], sides["body"][:, 1] = codes >> 8, codes & 255
+    wrong = int(Anomaly.LOCAL_CODE_ON_WIRE | Anomaly.CODE_OUT_OF_RANGE)
+    judged = (Closes(sides, 0).anomalies & wrong) != 0
+    for code in codes.tolist():
+        illegal = is_illegal_on_wire(code)
+        assert judged[code] == illegal, code
+        body = frames.parse_close_body(code.to_bytes(2, "big"))
+        assert bool(body.anomalies & wrong) == illegal, code
+        assert (KNOWN.code(code).on_wire in ("illegal", "never")) == illegal, code
+        if code % 7 == 0 or 990 < code < 5010:  # interpreted kernels take their time
+            closing = np.frombuffer(b"\x88\x02" + code.to_bytes(2, "big"), np.uint8)
+            assert frames.chain(closing, 0, 4, False) == ((0, False) if illegal else (1, True)), code

@@ -27,6 +27,9 @@ MAX_SECONDS = 9_223_372_035
 """Later than this (in the year 2262) nanoseconds since 1970 leave int64."""
 
 CHUNK_PACKETS = 1 << 16
+INTERPRETED_PACKETS = 1 << 10
+"""Fewer at a time while kernels are interpreted: what takes long is compiled before it takes longer."""
+
 
 PCAP_MAGIC = {
     b"\xa1\xb2\xc3\xd4": (True, 1000),
@@ -317,9 +320,10 @@ class Reader:
                 self._fill()
 
     def _index(self, view: Octets) -> tuple[int, int]:
+        packets = self._packets if kernel.is_compiled() else self._packets[:INTERPRETED_PACKETS]
         if self.kind == "pcap":
             n, self._consumed, reason = index_pcap(
-                view, self._consumed, self._is_big, self._multiplier, self._link_type, self._packets
+                view, self._consumed, self._is_big, self._multiplier, self._link_type, packets
             )
         else:
             n, self._consumed, reason = index_pcapng(
@@ -328,7 +332,7 @@ class Reader:
                 self._is_big,
                 self._interfaces[: self._n_interfaces],
                 self._previous_ns,
-                self._packets,
+                packets,
             )
         if n:
             self._previous_ns = int(self._packets["ts_ns"][n - 1])
@@ -341,7 +345,7 @@ class Reader:
             False where the block is not wholly in the buffer yet.
 
         """
-        head = self._buffer[self._consumed : self._filled].tobytes()[:28]
+        head = self._buffer[self._consumed : min(self._filled, self._consumed + 28)].tobytes()
         if head[:4] == PCAPNG_MAGIC:
             if len(head) < 12:
                 return False

@@ -91,7 +91,6 @@ def reset_stream(stream: Rows) -> None:
     stream["rst_packet"] = 0
     stream["rst_ns"] = 0
     stream["rst_acked_pos"] = 0
-    stream["gap_bytes"] = 0
     stream["read_pos"] = 0
     stream["body_left_bytes"] = 0
     stream["packets"] = 0
@@ -108,13 +107,24 @@ def reset_stream(stream: Rows) -> None:
     stream["has_syn"] = 0
     stream["has_data"] = 0
     stream["is_answering"] = 0
+    stream["has_chunks"] = 0
+
+
+@kernel
+def is_reset(stream: Rows) -> bool:
+    """Whether a RST stands where its receiver expected the next byte; one elsewhere may be ignored, or forged."""
+    if int64(stream["rst_packet"]) == 0:
+        return False
+    behind_fin = int64(stream["rst_pos"]) - int64(stream["fin_pos"])
+    has_fin = int64(stream["fin_packet"]) > 0
+    return int64(stream["rst_pos"]) == int64(stream["next_pos"]) or (has_fin and 0 <= behind_fin <= 1)
 
 
 @kernel
 def is_over(streams: Rows, flow: int) -> bool:
-    """Whether a connection's end is complete: reset, or both FINs acknowledged."""
+    """Whether a connection's end is complete: reset in place, or both FINs acknowledged."""
     a, b = streams[2 * flow], streams[2 * flow + 1]
-    if int64(a["rst_packet"]) > 0 or int64(b["rst_packet"]) > 0:
+    if is_reset(a) or is_reset(b):
         return True
     return (
         int64(a["fin_packet"]) > 0

@@ -51,6 +51,8 @@ UPGRADE = np.frombuffer(b"\nupgrade:", np.uint8)
 WEBSOCKET = np.frombuffer(b"websocket", np.uint8)
 EXTENSIONS = np.frombuffer(b"\nsec-websocket-extensions:", np.uint8)
 DEFLATE = np.frombuffer(b"permessage-deflate", np.uint8)
+TRANSFER_ENCODING = np.frombuffer(b"\ntransfer-encoding:", np.uint8)
+CHUNKED = np.frombuffer(b"chunked", np.uint8)
 CONTENT_LENGTH = np.frombuffer(b"\ncontent-length:", np.uint8)
 POST = np.frombuffer(b"post ", np.uint8)
 PUT = np.frombuffer(b"put ", np.uint8)
@@ -216,17 +218,13 @@ def begin_connection(
 
 
 @kernel
-def report_head(
-    openings: Rows, state: Rows, kind: int, connection: int, slot: int, n: int, ts: int, packet: int
-) -> None:
+def report_head(openings: Rows, state: Rows, kind: int, connection: int, slot: int, n: int) -> None:
     """Hand a complete head to Python, which gives its slot back."""
     row = openings[int64(state[N_OPENINGS])]
     row["kind"] = kind
     row["connection"] = connection
     row["slot"] = slot
     row["n_bytes"] = n
-    row["ts_ns"] = ts
-    row["packet"] = packet
     state[N_OPENINGS] += 1
 
 
@@ -331,6 +329,8 @@ def read_http(
         is_upgrade = begins(heads_view, base, size, GET) and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
         if not is_upgrade:
             stream["body_left_bytes"] = content_length(heads_view, base, end)
+            if line_has(heads_view, base, end, TRANSFER_ENCODING, CHUNKED):
+                stream["has_chunks"] = 1
             flow_row["unanswered"] = min(1 << 20, int64(flow_row["unanswered"]) + 1)
         else:
             if connection >= 0 and int64(connections[connection]["request_packet"]) > 0:
@@ -347,7 +347,7 @@ def read_http(
             connections[connection]["request_packet"] = packet
             connections[connection]["request_ns"] = ts
             stream["mode"] = FRAMES
-            report_head(openings, state, REQUEST, connection, slot, size, ts, packet)
+            report_head(openings, state, REQUEST, connection, slot, size)
             is_kept = True
     elif size >= 12:
         status = status_of(heads_view, base)
@@ -359,8 +359,8 @@ def read_http(
                 # requests were pipelined: this answers an earlier one
                 connections[connection]["answers_before"] = int64(connections[connection]["answers_before"]) - 1
                 is_answer = False
-        if connection < 0 and is_upgrade and int64(other["read_pos"]) < ack:
-            # no request was read: believed only where bytes of the client are missing, or still to come
+        if connection < 0 and is_upgrade and (int64(other["read_pos"]) < ack or int64(other["has_chunks"])):
+            # no request was read: believed only where bytes of the client are missing, still to come, or in chunks
             if previous >= 0:
                 connections[previous]["finished"] = 1
             connection = begin_connection(
@@ -383,7 +383,7 @@ def read_http(
             row["response_packet"] = packet
             row["opened_ns"] = ts
             row["activity_ns"] = ts
-            report_head(openings, state, RESPONSE, connection, slot, size, ts, packet)
+            report_head(openings, state, RESPONSE, connection, slot, size)
             is_kept = True
             if status == 101:
                 if int64(row["handshake"]) == PENDING:
@@ -438,6 +438,23 @@ def miss_http(
         frames.lose_step(sides[2 * connection + 1])
 
 
+KEPT_HEAD_BYTES = 2048
+"""A longer head is cut down to what is used of it: cookies can be long, and every open connection keeps its heads."""
+
+KEPT_LINE_BYTES = 1024
+
+USED = re.compile(rb"(?i)\n(?:host|user-agent|server|sec-websocket-(?:key|accept|protocol|extensions))[ \t]*:[^\n]*")
+
+
+def shorten(head: bytes) -> bytes:
+    """A head as it is, or if it is long its first line and the headers that are used, each cut to a limit."""
+    if len(head) <= KEPT_HEAD_BYTES:
+        return head
+    first = head[: head.find(b"\n")].rstrip(b"\r")
+    lines = [line.rstrip(b"\r")[:KEPT_LINE_BYTES] for line in USED.findall(head)[:32]]
+    return first[:KEPT_LINE_BYTES] + b"".join(lines) + b"\n\n"
+
+
 class Request(NamedTuple):
     """What is kept of an upgrade request; header values are decoded as ISO 8859-1, which never fails."""
 
@@ -454,7 +471,7 @@ class Response(NamedTuple):
     extensions: str | None
 
 
-HEADER = re.compile(r"^([!#$%&'*+.^_`|~\w-]+)[ \t]*:[ \t]*(.*?)[ \t]*\r?$", re.MULTILINE | re.ASCII)
+HEADER = re.compile(r"^([!#$%&'*+.^_`|~\w-]+)[ \t]*:(.*)$", re.MULTILINE | re.ASCII)
 """A field line (RFC 9112 section 5); its name, its value."""
 
 FOLD = re.compile(r"\r?\n[ \t]+")
@@ -470,11 +487,11 @@ def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
     if "\n " in rest or "\n\t" in rest:
         rest = FOLD.sub(" ", rest)
     found = HEADER.findall(rest)
-    headers = {name.lower(): value for name, value in found}
+    headers = {name.lower(): value.strip(" \t\r") for name, value in found}
     if len(headers) < len(found):
         headers = {}
         for name, value in found:
-            name = name.lower()
+            name, value = name.lower(), value.strip(" \t\r")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return first.rstrip("\r"), headers
 

@@ -102,7 +102,6 @@ def emit_piece(
         emit(spans, state, index, kind, pos, off, captured, ts, packet, ack)
     if captured < wire_bytes:
         emit(spans, state, index, MISSING, pos + captured, 0, wire_bytes - captured, ts, packet, ack)
-        stream["gap_bytes"] = int64(stream["gap_bytes"]) + wire_bytes - captured
     stream["next_pos"] = pos + wire_bytes
 
 
@@ -160,7 +159,6 @@ def skip_gap(spans: Rows, state: Rows, streams: Rows, index: int, parked: Rows) 
             int64(row["packet"]),
             int64(row["ack_pos"]),
         )
-        stream["gap_bytes"] = int64(stream["gap_bytes"]) + missing
         stream["next_pos"] = int64(row["pos"])
     release(spans, state, streams, index, parked)
 

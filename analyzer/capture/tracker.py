@@ -281,6 +281,7 @@ class Tracker:
         self._heads = np.zeros(0, np.uint8)
         self._free_heads = np.zeros(0, np.int32)
         self._openings = np.zeros(0, OPENING)
+        self._pending: list[Finished] = []
         self._requests: dict[int, bytes] = {}
         self._responses: dict[int, bytes] = {}
         self._clock_ns = 0
@@ -339,12 +340,15 @@ class Tracker:
             is_slow = self._clock_ns - self._swept_ns >= flowtable.LINGER_NS  # a live capture shows its rows
             if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow:
                 finished += self._sweep(self._clock_ns - flowtable.LINGER_NS)
-        return finished
+        pending, self._pending = self._pending, []
+        return pending + finished
 
     def finish(self) -> list[Finished]:
         """The capture has ended: everything that is still open comes back."""
         with np.errstate(over="ignore"):
-            return self._sweep(None)
+            finished = self._sweep(None)
+        pending, self._pending = self._pending, []
+        return pending + finished
 
     def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
         self._state[flowtable.N_SPANS] = 0
@@ -391,7 +395,11 @@ class Tracker:
             self._take_heads()
             why = int(self._opening_state[handshake.WHY])
             if why == handshake.NO_CONNECTIONS:
-                self._grow_connections(len(self._connections))
+                superseded = np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] == 1))
+                if len(superseded) > len(self._connections) // 4:
+                    self._pending.append(self._gather(superseded, is_evicted=False))
+                else:
+                    self._grow_connections(len(self._connections))
             elif why == handshake.NO_HEADS:
                 if len(self._free_heads) < handshake.HEAD_SLOTS or not self._opening_state[handshake.FREE_HEADS]:
                     self._make_room_for_heads()
@@ -408,7 +416,7 @@ class Tracker:
         for connection, slot, size, kind in zip(*columns, strict=True):
             begin = slot * handshake.MAX_HEAD_BYTES
             heads = self._requests if kind == handshake.REQUEST else self._responses
-            heads[connection] = bytes(content[begin : begin + size])
+            heads[connection] = handshake.shorten(bytes(content[begin : begin + size]))
         free = int(state[handshake.FREE_HEADS])
         self._free_heads[free : free + n] = openings["slot"]
         state[handshake.FREE_HEADS] += n

@@ -43,6 +43,7 @@ class Counts:
         stories: The first connections, whole, with their views.
         inputs: Rows of `inputs`.
         sums: Sums of the integer columns of all inputs.
+        span: Times of the first and the last packet of all inputs.
 
     """
 
@@ -59,6 +60,7 @@ class Counts:
         self.sums: Counter[str] = Counter()
         self.n_inputs = 0
         self.n_connections = 0
+        self.span: tuple[int, int] | None = None
 
     def add(self, closes: Table, connections: Table, inputs: Table) -> None:
         """Count a batch of rows."""
@@ -114,8 +116,13 @@ class Counts:
             if len(self.inputs) < INPUTS_KEPT or row["status"] != "ok":
                 self.inputs.append(row)
             for name, value in row.items():
-                if isinstance(value, int) and name not in ("first", "last", "damaged_at"):
+                if name in ("first", "last") and value is not None:
+                    self._extend(value, value)
+                elif isinstance(value, int) and name != "damaged_at":
                     self.sums[name] += value
+
+    def _extend(self, first: int, last: int) -> None:
+        self.span = (first, last) if self.span is None else (min(first, self.span[0]), max(last, self.span[1]))
 
     def merge(self, other: "Counts") -> None:
         """Add another fold's counts to these."""
@@ -136,4 +143,8 @@ class Counts:
         self.n_connections += other.n_connections
         stories = [*self.stories, *other.stories]
         self.stories = sorted(stories, key=lambda story: str(story[0]["connection"]))[:STORIES_KEPT]
-        self.inputs = [*self.inputs, *other.inputs]
+        if other.span is not None:
+            self._extend(*other.span)
+        for row in other.inputs:
+            if len(self.inputs) < INPUTS_KEPT or row["status"] != "ok":
+                self.inputs.append(row)

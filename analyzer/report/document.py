@@ -100,7 +100,7 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         str(endpoint): sum(v["count"] for v in views if v["endpoint"] == endpoint and v["bucket"] != "never_opened")
         for endpoint in Endpoint
     }
-    known_times = [row[name] for row in counts.inputs for name in ("first", "last") if row[name] is not None]
+    first, last = counts.span or (None, None)
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -110,8 +110,8 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "packets": counts.sums["records"],
         "flows": counts.sums["flows"],
         "connections": counts.n_connections,
-        "first": format_time(min(known_times, default=None)),
-        "last": format_time(max(known_times, default=None)),
+        "first": format_time(first),
+        "last": format_time(last),
         "established": {endpoint: n for endpoint, n in totals.items() if n},
         "frequencies": _frequencies(views, totals, "established", catalogue),
         "illegal": _frequencies(views, totals, "illegal", catalogue),

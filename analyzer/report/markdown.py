@@ -11,12 +11,15 @@ from typing import Any
 from analyzer.report.document import percent
 from analyzer.report.text import csv_cell, plural, redact, redact_path, visible
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+SPECIAL = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$-]")
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "$": "&#36;"}
+"""What tickets turn into mark-up, links, mentions or formulas."""
 
 
 def escape(text: object) -> str:
-    """Text without meaning to Markdown or HTML."""
-    return SPECIAL.sub(r"\\\1", visible(text)).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+    """Text without meaning to Markdown or HTML: no link, no mention, no formula."""
+    shown = SPECIAL.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), visible(text))
+    return shown.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
 def _table(header: list[str], rows: list[list[Any]], out: list[str]) -> None:

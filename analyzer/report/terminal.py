@@ -26,6 +26,13 @@ STYLES = {
 
 BAR_WIDTH = 10
 
+MIN_WIDTH_FOR_BARS = 76
+DIAGNOSES_SHOWN = 40
+ROWS_SHOWN = 20
+"""Rows of a block that a terminal shows; JSON and CSV hold all."""
+
+UNSEEN = "bytes are missing, so it is not known whether"
+
 ON_WIRE = {
     "allowed": "may be sent",
     "never": "never sent: endpoints make it up",
@@ -85,8 +92,9 @@ def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: i
         if document["diagnoses"]:
             console.print()
             console.print(Text("Diagnosis", style="bold underline"))
-        for entry in document["diagnoses"]:
+        for entry in document["diagnoses"][:DIAGNOSES_SHOWN]:
             _print_diagnosis(console, entry)
+        _print_rest(console, len(document["diagnoses"]) - DIAGNOSES_SHOWN, "text")
         if not document["connections"]:
             console.print()
             console.print(Text("No WebSocket was found."))
@@ -98,15 +106,16 @@ def _print_frequencies(console: Console, title: str, established: int | None, ro
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bright_black")
     if established is None:
         table.add_column("seen by", no_wrap=True)
-    table.add_column("code", justify="right", no_wrap=True)
+    table.add_column("code", justify="right", no_wrap=True, min_width=4)
     table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=26)
-    table.add_column("provenance", no_wrap=True)
-    table.add_column("closed by", no_wrap=True)
-    table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    if established is not None:
+    table.add_column("provenance", no_wrap=True, min_width=11)
+    table.add_column("closed by", no_wrap=True, min_width=9)
+    table.add_column("count", justify="right", no_wrap=True, min_width=5)
+    table.add_column("share", justify="right", no_wrap=True, min_width=7)
+    has_bars = established is not None and console.width >= MIN_WIDTH_FOR_BARS
+    if has_bars:
         table.add_column("", no_wrap=True, width=BAR_WIDTH)
-    for row in rows:
+    for row in rows[:ROWS_SHOWN]:
         cells: list[Any] = [] if established is not None else [row["endpoint"]]
         cells += [
             str(row["code"]),
@@ -116,10 +125,17 @@ def _print_frequencies(console: Console, title: str, established: int | None, ro
             f"{row['count']:,}",
             percent(row["share"]),
         ]
-        if established is not None:
+        if has_bars:
             cells.append(_bar(row["share"]))
         table.add_row(*cells)
     console.print(table)
+    _print_rest(console, len(rows) - ROWS_SHOWN, "row")
+
+
+def _print_rest(console: Console, n: int, noun: str) -> None:
+    """Say how much a terminal does not show."""
+    if n > 0:
+        console.print(Text(f"  and {plural(n, f'more {noun}')}: --format json shows all", style="bright_black"))
 
 
 def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
@@ -132,10 +148,11 @@ def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> No
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
-    for row in rows:
+    for row in rows[:ROWS_SHOWN]:
         code = f" {row['code']}" if row.get("code") else ""
         grid.add_row(f"{row['count']:,}", f"{row['endpoint']}{code}", Text(row["evidence"], "yellow"), row["title"])
     console.print(grid)
+    _print_rest(console, len(rows) - ROWS_SHOWN, "row")
 
 
 def _print_unseen(console: Console, document: dict[str, Any]) -> None:
@@ -188,10 +205,12 @@ def tell(story: dict[str, Any]) -> list[str]:
         lines.append(f"Both closed at once: {closes[0][1]}, {closes[1][1]}.")
     elif closes:
         first = closes[0][1]
-        answer = f"; {closes[1][1]} in answer" if len(closes) == 2 else "; no Close came back"
+        silence = "no Close came back" if story["initiator"] != "unknown" else f"{UNSEEN} the other side sent one"
+        answer = f"; {closes[1][1]} in answer" if len(closes) == 2 else f"; {silence}"
         lines.append(f"{first[0].upper()}{first[1:]}{answer}.")
-    elif story["handshake"] == "complete":
-        lines.append("Nobody sent a Close.")
+    elif story["handshake"] in ("complete", "missing"):
+        unknown = story["initiator"] == "unknown"
+        lines.append(f"No Close was captured; {UNSEEN} one was sent." if unknown else "Nobody sent a Close.")
     if story["end"] in ("fin", "rst"):
         after = f" after {story['duration_s']:.3f} s" if story["duration_s"] is not None else ""
         lines.append(f"TCP was ended by the {story['ended_by']} with {story['end'].upper()}{after}.")

@@ -114,7 +114,7 @@ def classify(
     own_rst_first = (e["rst_packet"] > 0) & ((p["fin_packet"] == 0) | (e["rst_packet"] < p["fin_packet"]))
     by_fin = p["seen"] & (p["fin_packet"] > 0) & p["complete"] & ~own_rst_first
     by_rst = p["seen"] & (p["rst_packet"] > 0) & p["rst_in_place"]
-    by_own_rst = p["seen"] & (e["rst_packet"] > 0) & e["rst_after_all_acked"]
+    by_own_rst = p["seen"] & (e["rst_packet"] > 0) & e["rst_in_place"] & e["rst_after_all_acked"]
     ended = (p["fin_packet"] > 0) | (p["rst_packet"] > 0) | (e["rst_packet"] > 0)
 
     # 15, 16: the connection was never established

@@ -70,7 +70,6 @@ class Closes:
         is_illegal |= self.has_code & (status >= 1016) & (status < 3000)
         bits[is_local] |= int(Anomaly.LOCAL_CODE_ON_WIRE)
         bits[is_illegal] |= int(Anomaly.CODE_OUT_OF_RANGE)
-        self.illegal = is_local | is_illegal
         if side == SERVER:
             bits[self.code == 1010] |= int(Anomaly.SERVER_SENT_1010)
         # ASCII is UTF-8; the few others are decoded
@@ -113,7 +112,6 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     facts["seen"] = mine["packets"] > 0
     facts["close"] = walk["close"]
     facts["code"] = closes.code
-    facts["illegal"] = closes.illegal
     facts["close_packet"] = walk["close_packet"]
     has_end = walk["close_end_pos"] > 0
     facts["close_acked"] = has_end & (mine["acked_pos"] >= walk["close_end_pos"])
@@ -354,7 +352,7 @@ def _conduct(
     both = has_a & has_b
     close_ns = np.where(has_a, finished.sides[:, CLIENT]["close_ns"], finished.sides[:, SERVER]["close_ns"])
     last_ns = np.maximum(finished.streams[:, CLIENT]["last_ns"], finished.streams[:, SERVER]["last_ns"])
-    whole = ~a["lost"] & ~b["lost"] & a["seen"] & b["seen"]
+    whole = ~a["lost"] & ~b["lost"] & a["seen"] & b["seen"] & ~a["tail_missing"] & ~b["tail_missing"]
     unanswered = (has_a ^ has_b) & whole & (has_ended | (last_ns - close_ns >= REPLY_EXPECTED_NS))
     bits[unanswered] |= int(Anomaly.NO_CLOSE_REPLY)
     differs = both & ~has_crossed & ((a["close"] != b["close"]) | (a["code"] != b["code"]))
