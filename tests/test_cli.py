@@ -47,7 +47,7 @@ def test_report_answers_who_which_how_and_what_to_do():
     assert "The server sent Close" in first_screen
     assert "The client reports: undetermined (late_close" in first_screen
     assert "The server reports 1006 (synthesized, no_close_fin" in first_screen
-    assert re.search(r"^  do      \w", text, re.MULTILINE)
+    assert re.search(r"^  do +\w", text, re.MULTILINE)
 
 
 def test_report_of_all_samples_fits_80_columns_and_ends_lines_at_their_text():
