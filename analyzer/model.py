@@ -439,6 +439,7 @@ SENT = np.dtype(
         ("rst_packet", "i8"),
         ("rst_in_place", "?"),  # the RST stood at the receiver's next expected sequence number
         ("rst_after_all_acked", "?"),  # when this side reset, all it had acknowledged of the other side was seen
+        ("rst_acks", "?"),  # its RST carries an acknowledgement
         ("rst_behind_close", "?"),  # its RST stands behind its Close, in whatever order they were captured
         ("tail_missing", "?"),  # bytes at the end of what it sent were not captured
     ]

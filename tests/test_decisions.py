@@ -502,6 +502,16 @@ def test_a_forged_rst_does_not_end_a_connection_that_goes_on():
         assert found == [(1000, "wire", "status")] * 2, side
 
 
+def test_a_failure_that_the_capture_lacks_is_not_ruled_out():
+    c = Conversation().upgrade()
+    c.close(CLIENT, 1005)
+    c.close(SERVER, 1002, lose=True)
+    c.ack(CLIENT)
+    c.end()
+    assert views(c)[1] == (None, "undetermined", "gap", None)
+    assert only(c, SERVER)["wire_code"] == 1005
+
+
 def test_an_anomaly_needs_evidence_too():
     c = Conversation().upgrade()
     c.close(SERVER, 1001, lose=True)

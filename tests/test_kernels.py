@@ -170,6 +170,13 @@ def test_nothing_writable_still_compiles(tmp_path):
     assert done.stdout.split() == ["False", "True", "258"]
 
 
+def test_compiling_before_anything_was_read_compiles_everything():
+    pytest.importorskip("numba")
+    script = "from analyzer import kernel; kernel.compile_all(); print(len(kernel.plain_kernels()) > 40)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_small_inputs_stay_interpreted_and_large_ones_compile(restore_kernels, monkeypatch):
     kernel.interpret_all()
     monkeypatch.setattr(kernel, "is_cached", lambda: False)

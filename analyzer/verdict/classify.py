@@ -133,6 +133,11 @@ def classify(
     decide(has_failed & visible, 1006, made_up, Evidence.FAILED_HERE, OWN_CLOSE)
     decide(has_failed & has_close, None, undone, Evidence.FAILED_HERE, OWN_CLOSE)
 
+    # E may have failed the connection in bytes that the capture lacks: then 10 to 12 cannot be told apart, and every
+    # other Close is less sure to have been read
+    own_hidden = ~has_sent & (~e["seen"] | e["lost"] | e["tail_missing"])
+    decide(has_close & (p["violation_packet"] > 0) & own_hidden, None, undone, Evidence.GAP, CLOSE)
+
     # 7, 8: a Close that came after E's FIN
     late = has_close & (e["fin_packet"] > 0) & (p["close_packet"] > e["fin_packet"])
     decide(late & (e["rst_packet"] > p["close_packet"]), None, undone, Evidence.LATE_CLOSE, CLOSE)
@@ -150,7 +155,7 @@ def classify(
 
     # 1 to 3, 10, 11, 27, 30, 34: a Close that E read; less sure where nothing shows that it arrived, where earlier
     # frames were not seen, or where E threw the transport away without an answer
-    shaky = p["found_again"] | (handshake == MISSING) | ~p["close_acked"] & ~has_replied
+    shaky = p["found_again"] | (handshake == MISSING) | own_hidden | ~p["close_acked"] & ~has_replied
     shaky |= (e["rst_packet"] > p["close_packet"]) & ~has_replied & ~crossed(p, e)
     decide(status & shaky, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
     decide(status, p["code"], wire, Evidence.STATUS, CLOSE)
@@ -169,7 +174,8 @@ def classify(
         at_level = sure == level
         decide(by_fin & at_level, 1006, made_up, Evidence.NO_CLOSE_FIN, PEER_FIN, level)
         decide(by_rst & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, PEER_RST, level)
-        decide(by_own_rst & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, OWN_RST, level)
+        decide(by_own_rst & e["rst_acks"] & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, OWN_RST, level)
+    decide(by_own_rst, 1006, made_up, Evidence.NO_CLOSE_RST, OWN_RST, Confidence.MEDIUM)
     decide(p["seen"] & ended, None, undone, Evidence.GAP, NOTHING)
 
     # 31 to 33, 36: the story has no end

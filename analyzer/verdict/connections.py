@@ -131,8 +131,9 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     at_fin = (mine["fin_packet"] > 0) & facts["complete"] & (mine["rst_pos"] - mine["fin_pos"] <= 1)
     facts["rst_in_place"] = (mine["rst_packet"] > 0) & ((mine["rst_pos"] == mine["next_pos"]) | at_fin)
     acked = np.where(theirs["fin_packet"] > 0, np.minimum(theirs["acked_pos"], theirs["fin_pos"]), theirs["acked_pos"])
+    facts["rst_acks"] = mine["rst_acked_pos"] > 0
     # a RST without ACK says nothing of what its sender had read; after its own FIN it had stopped reading anyway
-    speaks = (mine["rst_acked_pos"] > 0) | (mine["fin_packet"] > 0)
+    speaks = facts["rst_acks"] | (mine["fin_packet"] > 0)
     facts["rst_after_all_acked"] = (mine["rst_packet"] > 0) & speaks & (theirs["next_pos"] >= acked)
     facts["rst_behind_close"] = (mine["rst_packet"] > 0) & has_end & (mine["rst_pos"] >= walk["close_end_pos"])
     seen_to = mine["next_pos"] + (mine["fin_packet"] > 0)
