@@ -534,3 +534,46 @@ def test_an_upgrade_behind_a_chunked_body_is_not_lost():
     c.close(SERVER, 4000)
     c.end()
     assert [view[:3] for view in views(c)] == [(4000, "wire", "status")] * 2
+
+
+def test_rows_8_and_9_with_an_empty_close():
+    half = Conversation().upgrade()
+    half.fin(CLIENT)
+    half.close(SERVER)
+    half.ack(CLIENT)
+    half.fin(SERVER)
+    half.ack(CLIENT)
+    assert views(half)[0] == (1005, "synthesized", "empty_close", "medium")
+    replied = Conversation().upgrade()
+    replied.close(SERVER)
+    replied.close(CLIENT)
+    replied.rst(SERVER)
+    assert views(replied)[0] == (1005, "synthesized", "empty_close", "high")
+    acknowledged = Conversation().upgrade()
+    acknowledged.close(SERVER)
+    acknowledged.ack(CLIENT)
+    acknowledged.rst(SERVER)
+    assert views(acknowledged)[0] == (1005, "synthesized", "empty_close", "medium")
+
+
+def test_a_request_without_an_answer():
+    waiting = Conversation().open()
+    waiting.say(CLIENT, REQUEST)
+    assert views(waiting) == [(None, "undetermined", "open_end", None), None]
+    lost = Conversation().open()
+    lost.say(CLIENT, REQUEST)
+    lost.say(SERVER, response(), lose=True)
+    lost.end()
+    assert views(lost) == [(None, "undetermined", "gap", None), None]
+    dropped = Conversation().open()
+    dropped.say(CLIENT, REQUEST)
+    dropped.end()
+    assert views(dropped) == [(1006, "synthesized", "handshake_failed", "high"), None]
+
+
+def test_row_6_by_a_rst_without_ack_after_ones_own_fin():
+    c = Conversation().upgrade()
+    c.fin(CLIENT)
+    c.text(SERVER)
+    c.rst(CLIENT, with_ack=False)
+    assert views(c)[0] == (1006, "synthesized", "no_close_rst", "medium")

@@ -124,7 +124,6 @@ def classify(
         decide(handshake == REJECTED, 1006, made_up, Evidence.HANDSHAKE_REJECTED, ANSWER)
         decide(failed & (answered | whole), 1006, made_up, Evidence.HANDSHAKE_FAILED, ANSWER)
         decide(failed & p["seen"] & ended, None, undone, Evidence.GAP, NOTHING)
-        decide(failed, None, undone, Evidence.OPEN_END, NOTHING)
 
     # 12, 14: E failed the connection and reads nothing more (RFC 6455 section 7.1.7)
     is_echo = has_replied & status & (e["close"] == STATUS) & (p["code"] == e["code"])
