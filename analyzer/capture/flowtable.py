@@ -15,6 +15,9 @@ FREE, LIVE, DETACHED = 0, 1, 2
 HTTP, FRAMES, OTHER = 0, 1, 2
 """STREAM modes: may still open a WebSocket, carries frames, carries something else and is not followed."""
 
+IPV4_MAPPED = 0xFFFF
+"""Upper half of the lower 64 bits of ::ffff:0:0/96 (RFC 4291 section 2.5.5.2)."""
+
 EMPTY, DELETED = -1, -2
 """Hash slots without a flow; a deleted one does not end a search."""
 
@@ -34,7 +37,7 @@ def flow_hash(a_hi: int, a_lo: int, b_hi: int, b_lo: int, ports: int, keys: Rows
     """
     low = 0xFFFFFFFF
     mixed = keys[0] * np.uint64(a_lo & low) + keys[1] * np.uint64(b_lo & low) + keys[2] * np.uint64(ports & low)
-    if a_hi or b_hi:  # IPv6
+    if a_hi or b_hi or a_lo >> 32 != IPV4_MAPPED or b_lo >> 32 != IPV4_MAPPED:  # else the rest is the same for all
         mixed += keys[3] * np.uint64((a_lo >> 32) & low) + keys[4] * np.uint64((b_lo >> 32) & low)
         mixed += keys[5] * np.uint64(a_hi & low) + keys[6] * np.uint64((a_hi >> 32) & low)
         mixed += keys[7] * np.uint64(b_hi & low) + keys[8] * np.uint64((b_hi >> 32) & low)
