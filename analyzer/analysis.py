@@ -78,13 +78,13 @@ def _read_source(
             message = "the last record is cut off"
     except KeyboardInterrupt:
         yield from _to_batches(tracker.finish(), source, known)
-        yield Batch(Table(CLOSES), Table(CONNECTIONS), _describe(source, reader, tracker, status, message))
-        raise
     except CaptureError as error:
         status, message = "failed", error.why
     except OSError as error:
         status, message = "failed", (error.strerror or str(error)).lower()
     yield Batch(Table(CLOSES), Table(CONNECTIONS), _describe(source, reader, tracker, status, message))
+    if status == "interrupted":
+        raise KeyboardInterrupt
 
 
 def _packets_to_come(reader: Reader, size: int | None) -> int:

@@ -52,6 +52,12 @@ def is_compiled() -> bool:
     return _is_compiled
 
 
+def _registered() -> dict[tuple[str, str], Callable[..., Any]]:
+    """Every kernel, whether or not a capture has been read yet."""
+    importlib.import_module(LAST_MODULE)
+    return _plain
+
+
 def digest() -> str:
     """Fingerprint of all kernel modules' sources and of the versions that shape compiled code.
 
@@ -60,10 +66,9 @@ def digest() -> str:
     """
     import importlib.metadata  # 17 ms that small inputs need not wait for
 
-    importlib.import_module(LAST_MODULE)  # whoever asks first may not have read a capture yet
     parts = [platform.machine(), sys.version, importlib.metadata.version("numba"), importlib.metadata.version("numpy")]
     state = hashlib.sha256("\n".join(parts).encode())
-    for name in sorted({module for module, _ in _plain} | {f"{__package__}.model"}):
+    for name in sorted({module for module, _ in _registered()} | {f"{__package__}.model"}):
         path = sys.modules[name].__file__
         state.update(name.encode())
         state.update(Path(path).read_bytes() if path else b"")
@@ -132,13 +137,12 @@ def _make_compiled() -> bool:
         return False
     if sys.stderr is not None and sys.stderr.isatty() and not is_cached():
         sys.stderr.write("wsclose: compiling for this machine; this happens once and takes some seconds\n")
-    importlib.import_module(LAST_MODULE)
     directory = _cache_directory()
     import numba
 
     if directory is not None:
         numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    for place, function in _plain.items():
+    for place, function in _registered().items():
         _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True, forceinline=True)(function)
     return True
 

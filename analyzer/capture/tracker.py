@@ -395,7 +395,7 @@ class Tracker:
             self._take_heads()
             why = int(self._opening_state[handshake.WHY])
             if why == handshake.NO_CONNECTIONS:
-                superseded = np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] == 1))
+                superseded = self._superseded()
                 if len(superseded) > len(self._connections) // 4:
                     self._pending.append(self._gather(superseded, is_evicted=False))
                 else:
@@ -527,7 +527,7 @@ class Tracker:
         flows = self._flows[ended]
         self.n_encrypted += int((flows["kind"] == handshake.TLS_FLOW).sum())
         self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
-        superseded = np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] == 1))
+        superseded = self._superseded()
         carried = flows["connection"][flows["connection"] >= 0].astype(np.int64)
         chosen = np.concatenate([superseded, carried])
         finished = [self._gather(chosen, is_evicted=is_evicted)] if len(chosen) else []
@@ -536,6 +536,10 @@ class Tracker:
         if self._state[flowtable.N_USED_SLOTS] > len(self._slots) // 2:
             self._fill_slots()
         return finished
+
+    def _superseded(self) -> Rows:
+        """Connections after which their flow carried another one; nothing more can happen to them."""
+        return np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] == 1))
 
     def _release_heads(self, ended: Rows) -> None:
         """Give back the slots of heads that never became complete."""

@@ -108,7 +108,12 @@ def classify(
     status &= has_close
     empty &= has_close
     has_replied = has_sent & has_close & e["close_acks_peer"]
-    undone, made_up, wire = Provenance.UNDETERMINED, Provenance.SYNTHESIZED, Provenance.WIRE
+    undone, made_up = Provenance.UNDETERMINED, Provenance.SYNTHESIZED
+
+    def decide_read(mask: Mask, sure: Confidence) -> None:
+        """E read P's Close: the status that stands in it, or 1005 where it has no body."""
+        decide(mask & status, p["code"], Provenance.WIRE, Evidence.STATUS, CLOSE, sure)
+        decide(mask & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, sure)
 
     # how P's stream, or E's reading of it, came to an end with every byte up to it seen
     own_rst_first = (e["rst_packet"] > 0) & ((p["fin_packet"] == 0) | (e["rst_packet"] < p["fin_packet"]))
@@ -140,26 +145,21 @@ def classify(
     # 7, 8: a Close that came after E's FIN
     late = has_close & (e["fin_packet"] > 0) & (p["close_packet"] > e["fin_packet"])
     decide(late & (e["rst_packet"] > p["close_packet"]), None, undone, Evidence.LATE_CLOSE, CLOSE)
-    decide(late & status, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
-    decide(late & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
+    decide_read(late, Confidence.MEDIUM)
 
     # 9: a Close, then a reset: P's own may discard it unread, any may have come before it did
     was_reset = has_close & p["rst_behind_close"]
     was_lost = has_close & ~p["close_acked"] & ((e["rst_packet"] > p["close_packet"]) | was_reset | vanished)
-    decide(was_reset & status & has_replied, p["code"], wire, Evidence.STATUS, CLOSE)
-    decide(was_reset & empty & has_replied, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE)
+    decide_read(was_reset & has_replied, Confidence.HIGH)
     decide(was_lost & (status | empty), None, undone, Evidence.CLOSE_UNACKED, CLOSE)
-    decide(was_reset & status, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
-    decide(was_reset & empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
+    decide_read(was_reset, Confidence.MEDIUM)
 
     # 1 to 3, 10, 11, 27, 30, 34: a Close that E read; less sure where nothing shows that it arrived, where earlier
     # frames were not seen, or where E threw the transport away without an answer
     shaky = p["found_again"] | (handshake == MISSING) | own_hidden | ~p["close_acked"] & ~has_replied
     shaky |= (e["rst_packet"] > p["close_packet"]) & ~has_replied & ~crossed(p, e)
-    decide(status & shaky, p["code"], wire, Evidence.STATUS, CLOSE, Confidence.MEDIUM)
-    decide(status, p["code"], wire, Evidence.STATUS, CLOSE)
-    decide(empty & shaky, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE, Confidence.MEDIUM)
-    decide(empty, 1005, made_up, Evidence.EMPTY_CLOSE, CLOSE)
+    decide_read(shaky, Confidence.MEDIUM)
+    decide_read(has_close, Confidence.HIGH)
     decide(has_close & (p["close"] == SHORT), None, undone, Evidence.SHORT_CLOSE, CLOSE)
     decide(has_close & (p["close"] == CUT), None, undone, Evidence.CUT_CLOSE, CLOSE)
 
@@ -168,9 +168,7 @@ def classify(
     decide(p["seen"] & ended & (handshake == MISSING) & ~p["aligned"], None, undone, Evidence.GAP, NOTHING)
 
     # 4 to 6: no Close, and P to E complete to its end
-    sure = np.where(handshake == MISSING, Confidence.MEDIUM, Confidence.HIGH)
-    for level in (Confidence.HIGH, Confidence.MEDIUM):
-        at_level = sure == level
+    for level, at_level in ((Confidence.HIGH, handshake != MISSING), (Confidence.MEDIUM, handshake == MISSING)):
         decide(by_fin & at_level, 1006, made_up, Evidence.NO_CLOSE_FIN, PEER_FIN, level)
         decide(by_rst & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, PEER_RST, level)
         decide(by_own_rst & e["rst_acks"] & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, OWN_RST, level)
