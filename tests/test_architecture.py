@@ -14,7 +14,7 @@ PACKAGE = Path(analyzer.__file__).parent
 ORDER = [
     *("model", "errors", "kernel", "capture.wire", "capture.container", "sources", "capture.dissect"),
     *("capture.flowtable", "capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
-    *("knowledge.catalogue", "verdict.classify", "verdict.connections"),
+    *("knowledge.catalogue", "verdict.classify", "verdict.facts", "verdict.connections"),
     *("report.text", "report.counts", "report.document", "report.rows", "report.markdown", "report.terminal"),
     "report.schema",
     *("analysis", "cli"),

@@ -190,7 +190,7 @@ def test_enums_are_what_json_promises():
 def test_every_place_that_judges_a_code_judges_alike():
     from analyzer.capture import frames
     from analyzer.model import SIDE, Anomaly, is_illegal_on_wire
-    from analyzer.verdict.connections import Closes
+    from analyzer.verdict.facts import Closes
 
     codes = np.arange(65536)
     sides = np.zeros(len(codes), SIDE)

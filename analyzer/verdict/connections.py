@@ -1,4 +1,4 @@
-"""Finished connections to rows: the facts that `classify` needs, the views it gives, and the two tables of them."""
+"""Finished connections to rows: the views that `classify` gives, and the two tables of them."""
 
 import functools
 import ipaddress
@@ -16,10 +16,7 @@ from analyzer.model import (
     CLOSES,
     CONNECTIONS,
     HANDSHAKES,
-    LOCAL_ONLY,
     RECEIVED,
-    SENT,
-    VIOLATIONS,
     Anomaly,
     End,
     Endpoint,
@@ -32,6 +29,7 @@ from analyzer.model import (
     anomaly_names,
 )
 from analyzer.verdict import classify
+from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, or_none
 
 REPLY_EXPECTED_NS = 1_000_000_000
 """How long a capture must go on after a Close before a missing reply is noted."""
@@ -39,119 +37,12 @@ REPLY_EXPECTED_NS = 1_000_000_000
 SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
 
-CLIENT, SERVER = 0, 1
-
-
-class Closes:
-    """The first Closes of one side, bodies read: whole columns at once, text only where it is asked for.
-
-    Attributes:
-        kind: Index into RECEIVED.
-        has_code, code: Whether a status came, and which (0 where none did).
-        anomalies: Bits of the frame and its body together.
-    """
-
-    def __init__(self, sides: Rows, side: int) -> None:
-        """Read one side of every connection.
-
-        Args:
-            sides: SIDE rows of that side.
-            side: 0 for the client, 1 for the server.
-        """
-        self._sides = sides
-        self.kind: Rows = sides["close"]
-        self.has_code = self.kind == frames.STATUS_CLOSE
-        body = sides["body"]
-        status = body[:, 0].astype(np.int64) << 8 | body[:, 1]
-        self.code = np.where(self.has_code, status, 0)
-        bits = sides["close_anomalies"].copy()
-        is_local = np.isin(self.code, tuple(LOCAL_ONLY))
-        is_illegal = self.has_code & ((status < 1000) | (status == 1004) | (status > 4999))
-        is_illegal |= self.has_code & (status >= 1016) & (status < 3000)
-        bits[is_local] |= int(Anomaly.LOCAL_CODE_ON_WIRE)
-        bits[is_illegal] |= int(Anomaly.CODE_OUT_OF_RANGE)
-        if side == SERVER:
-            bits[self.code == 1010] |= int(Anomaly.SERVER_SENT_1010)
-        # ASCII is UTF-8; the few others are decoded
-        inside = np.arange(body.shape[1]) < sides["body_bytes"][:, None]
-        for i in np.flatnonzero(self.has_code & ((body > 127) & inside)[:, 2:].any(axis=1)).tolist():
-            bits[i] |= int(self._read(i).anomalies & Anomaly.REASON_NOT_UTF8)
-        self.anomalies: npt.NDArray[np.int64] = bits
-
-    def _read(self, i: int) -> frames.CloseBody:
-        row = self._sides[i]
-        return frames.parse_close_body(row["body"][: int(row["body_bytes"])].tobytes())
-
-    def codes(self) -> list[int | None]:
-        """Status codes, None where none came."""
-        return _or_none(self.code, self.has_code)
-
-    def reasons(self) -> list[str | None]:
-        """Reasons: None without a Close or with one cut off, empty where it gave none."""
-        kinds = self.kind.tolist()
-        unread = (frames.NO_CLOSE, frames.CUT_CLOSE)
-        return [None if kind in unread else self._read(i).reason for i, kind in enumerate(kinds)]
-
-    def names(self) -> list[list[str]]:
-        """Anomalies by name."""
-        return [anomaly_names(bits) for bits in self.anomalies.tolist()]
-
-
-def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
-    """What one side sent, as `classify` takes it.
-
-    Args:
-        finished: Connections that are over.
-        side: 0 for the client, 1 for the server.
-        closes: That side's Closes.
-
-    """
-    mine, theirs = finished.streams[:, side], finished.streams[:, 1 - side]
-    walk, other = finished.sides[:, side], finished.sides[:, 1 - side]
-    facts = np.zeros(len(mine), SENT)
-    facts["seen"] = mine["packets"] > 0
-    facts["close"] = walk["close"]
-    facts["code"] = closes.code
-    facts["close_packet"] = walk["close_packet"]
-    has_end = walk["close_end_pos"] > 0
-    facts["close_acked"] = has_end & (mine["acked_pos"] >= walk["close_end_pos"])
-    facts["close_acks_peer"] = has_end & (walk["close_ack_pos"] >= other["close_end_pos"])
-    broken = closes.anomalies & int(VIOLATIONS) != 0
-    first = walk["violation_packet"].copy()
-    at_close = broken & ((first == 0) | (walk["close_packet"] < first))
-    first[at_close] = walk["close_packet"][at_close]
-    facts["violation_packet"] = first
-    facts["lost"] = walk["lost"] == 1
-    facts["found_again"] = facts["lost"] & (walk["walk"] == frames.IN_STEP)
-    facts["aligned"] = (walk["walk"] == frames.IN_STEP) & (walk["skip_bytes"] == 0) & (walk["header_bytes"] == 0)
-    facts["frames"] = walk["frames"]
-    facts["fin_packet"] = mine["fin_packet"]
-    facts["complete"] = (mine["fin_packet"] > 0) & (mine["next_pos"] >= mine["fin_pos"])
-    facts["rst_packet"] = mine["rst_packet"]
-    at_fin = (mine["fin_packet"] > 0) & facts["complete"] & (mine["rst_pos"] - mine["fin_pos"] <= 1)
-    facts["rst_in_place"] = (mine["rst_packet"] > 0) & ((mine["rst_pos"] == mine["next_pos"]) | at_fin)
-    acked = np.where(theirs["fin_packet"] > 0, np.minimum(theirs["acked_pos"], theirs["fin_pos"]), theirs["acked_pos"])
-    facts["rst_acks"] = mine["rst_acked_pos"] > 0
-    # a RST without ACK says nothing of what its sender had read; after its own FIN it had stopped reading anyway
-    speaks = facts["rst_acks"] | (mine["fin_packet"] > 0)
-    facts["rst_after_all_acked"] = (mine["rst_packet"] > 0) & speaks & (theirs["next_pos"] >= acked)
-    facts["rst_behind_close"] = (mine["rst_packet"] > 0) & has_end & (mine["rst_pos"] >= walk["close_end_pos"])
-    seen_to = mine["next_pos"] + (mine["fin_packet"] > 0)
-    facts["tail_missing"] = (mine["acked_pos"] > seen_to) | (mine["fin_packet"] > 0) & ~facts["complete"]
-    facts["tail_missing"] |= (mine["rst_packet"] > 0) & ~facts["rst_in_place"]
-    return facts
-
 
 def format_endpoint(hi: int, lo: int, port: int) -> str:
     """`ip:port`, IPv6 in brackets (RFC 5952)."""
     if hi == 0 and lo >> 32 == 0xFFFF:
         return f"{lo >> 24 & 255}.{lo >> 16 & 255}.{lo >> 8 & 255}.{lo & 255}:{port}"
     return f"[{ipaddress.IPv6Address((hi & (2**64 - 1)) << 64 | lo & (2**64 - 1))}]:{port}"
-
-
-def _or_none(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
-    """The values as Python objects, None where they are not known."""
-    return [value if ok else None for value, ok in zip(values.tolist(), known.tolist(), strict=True)]
 
 
 def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> list[float | None]:
@@ -237,7 +128,7 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
         Anomaly.NONE if request is None or response is None else handshake.check_answer(request, response)
         for request, response in zip(finished.requests, finished.responses, strict=True)
     ]
-    state = _handshake_state(finished, sent, answer_bits)
+    state = handshake_state(finished, sent, answer_bits)
     views = [
         classify.classify(
             sent[1 - side],
@@ -254,28 +145,6 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
     heads, names = _Heads(finished), _Names(finished)
     connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, source)
     return _closes_table(finished, closes, views, story, heads, names, source), connections
-
-
-def _handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anomaly]) -> Rows:
-    """Index into HANDSHAKES; an answer that the client dropped without a frame makes the handshake failed (row 16)."""
-    state = finished.connections["handshake"].astype(np.int64)
-    # whoever sends frames has been answered, captured or not
-    unanswered = state == handshake.PENDING
-    state[unanswered] = handshake.FAILED
-    state[unanswered & (sent[CLIENT]["frames"] > 0)] = handshake.MISSING_HANDSHAKE
-    wrong = np.array([bool(bits) for bits in answer_bits], bool)
-    client, server = sent
-    client_ended = np.maximum(client["fin_packet"], client["rst_packet"]) > 0
-    server_ended = np.maximum(server["fin_packet"], server["rst_packet"])
-    first = _first_packet(client["fin_packet"], client["rst_packet"])
-    client_first = client_ended & ((server_ended == 0) | (first < server_ended))
-    state[wrong & (client["frames"] == 0) & client_first] = handshake.FAILED
-    return state
-
-
-def _first_packet(a: Rows, b: Rows) -> npt.NDArray[np.int64]:
-    """The smaller of two packet numbers, 0 standing for none."""
-    return np.where(a == 0, b, np.where(b == 0, a, np.minimum(a, b)))
 
 
 def _tell(
@@ -454,7 +323,7 @@ def _closes_table(
         "connection": same(lambda: names.connection),
         "endpoint": both([Endpoint.CLIENT] * n, [Endpoint.SERVER] * n),
         "code": each(
-            lambda side: _or_none(views[side].code, views[side].provenance != Provenance.UNDETERMINED),
+            lambda side: or_none(views[side].code, views[side].provenance != Provenance.UNDETERMINED),
         ),
         "provenance": each(lambda side: views[side].provenance.tolist()),
         "evidence": each(lambda side: views[side].evidence.tolist()),
@@ -506,7 +375,7 @@ def _moments(finished: Finished, view: classify.Views, side: int) -> tuple[list[
     for moment, (packet, ns) in by_moment.items():
         chosen = view.moment == moment
         packets[chosen], times[chosen] = packet[chosen], ns[chosen]
-    return _or_none(packets, packets > 0), _or_none(times, packets > 0)
+    return or_none(packets, packets > 0), or_none(times, packets > 0)
 
 
 def _connections_table(
@@ -537,9 +406,9 @@ def _connections_table(
         "user_agent": heads.of_request("user_agent"),
         "server_software": heads.of_response("server"),
         "handshake": [HANDSHAKES[index] for index in state.tolist()],
-        "http_status": _or_none(rows["status"], rows["status"] > 0),
+        "http_status": or_none(rows["status"], rows["status"] > 0),
         "opened": lambda: story.opened_ns.tolist(),
-        "ended": lambda: _or_none(story.ended_ns, known_end),
+        "ended": lambda: or_none(story.ended_ns, known_end),
         "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, known_end),
         "initiator": story.initiator,
         "end": story.end,
@@ -567,14 +436,14 @@ def _side_columns(
         f"{name}_close": lambda: [RECEIVED[kind] for kind in walk["close"].tolist()],
         f"{name}_close_code": closes.codes,
         f"{name}_close_reason": closes.reasons,
-        f"{name}_close_time": lambda: _or_none(walk["close_ns"], has_close),
+        f"{name}_close_time": lambda: or_none(walk["close_ns"], has_close),
         f"{name}_close_source": lambda: [source if has else None for has in has_close.tolist()],
-        f"{name}_close_record": lambda: _or_none(walk["close_packet"], has_close),
+        f"{name}_close_record": lambda: or_none(walk["close_packet"], has_close),
         f"{name}_close_anomalies": closes.names,
-        f"{name}_view_code": lambda: _or_none(view.code, has_code),
-        f"{name}_view_provenance": lambda: _or_none(view.provenance, view.has_row),
-        f"{name}_view_evidence": lambda: _or_none(view.evidence, view.has_row),
-        f"{name}_view_confidence": lambda: _or_none(view.confidence, view.has_row),
+        f"{name}_view_code": lambda: or_none(view.code, has_code),
+        f"{name}_view_provenance": lambda: or_none(view.provenance, view.has_row),
+        f"{name}_view_evidence": lambda: or_none(view.evidence, view.has_row),
+        f"{name}_view_confidence": lambda: or_none(view.confidence, view.has_row),
         f"{name}_frames": lambda: walk["frames"].tolist(),
         f"{name}_messages": lambda: walk["messages"].tolist(),
         f"{name}_bytes": lambda: walk["payload_bytes"].tolist(),
