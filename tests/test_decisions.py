@@ -268,6 +268,14 @@ def test_row_16_answer_that_the_client_drops(answer):
     assert views(c) == [(1006, "synthesized", "handshake_failed", "high"), None]
 
 
+def test_row_16_does_not_hold_where_the_server_ended_first():
+    c = Conversation().upgrade(answer=response(accept="wrong="))
+    c.fin(SERVER)
+    c.fin(CLIENT)
+    c.rst(SERVER)
+    assert views(c) == [(1006, "synthesized", "no_close_fin", "high")] * 2
+
+
 def test_row_16_does_not_hold_where_the_client_carries_on():
     c = Conversation().upgrade(answer=response(accept="wrong="))
     c.close(CLIENT, 1000)

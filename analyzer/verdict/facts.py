@@ -126,14 +126,13 @@ def handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anom
     state[unanswered & (sent[CLIENT]["frames"] > 0)] = handshake.MISSING_HANDSHAKE
     wrong = np.array([bool(bits) for bits in answer_bits], bool)
     client, server = sent
-    client_ended = np.maximum(client["fin_packet"], client["rst_packet"]) > 0
-    server_ended = np.maximum(server["fin_packet"], server["rst_packet"])
-    first = first_packet(client["fin_packet"], client["rst_packet"])
-    client_first = client_ended & ((server_ended == 0) | (first < server_ended))
+    by_client = _first_packet(client["fin_packet"], client["rst_packet"])
+    by_server = _first_packet(server["fin_packet"], server["rst_packet"])
+    client_first = (by_client > 0) & ((by_server == 0) | (by_client < by_server))
     state[wrong & (client["frames"] == 0) & client_first] = handshake.FAILED
     return state
 
 
-def first_packet(a: Rows, b: Rows) -> npt.NDArray[np.int64]:
+def _first_packet(a: Rows, b: Rows) -> npt.NDArray[np.int64]:
     """The smaller of two packet numbers, 0 standing for none."""
     return np.where(a == 0, b, np.where(b == 0, a, np.minimum(a, b)))
