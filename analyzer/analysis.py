@@ -1,17 +1,30 @@
 """Sources to rows: the one loop that commands, notebooks and scripts share."""
 
+import contextlib
+import datetime as dt
+import functools
 import os
+import pathlib
+import pickle
+import select
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import zoneinfo
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from analyzer import kernel, sources
+from analyzer import kernel, pool, sources
 from analyzer.capture.container import Reader
 from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
-from analyzer.errors import CaptureError
+from analyzer.errors import CaptureError, UsageError
 from analyzer.knowledge import catalogue as knowledge
+from analyzer.logs import catalogue as formats_catalogue
+from analyzer.logs.reader import LogReader
+from analyzer.logs.timestamp import Clock
 from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter, Table
+from analyzer.packing import Unpacked
 from analyzer.report.counts import Counts
 from analyzer.verdict.connections import to_tables
 
@@ -21,6 +34,10 @@ if TYPE_CHECKING:
     from analyzer.report.document import Report
 
 Path = str | os.PathLike[str]
+
+LOG_CHUNK_BYTES = 1 << 21
+IDLE_S = 2.0
+"""A live log that says nothing for so long gets its waiting rows written."""
 
 
 class Batch(NamedTuple):
@@ -32,88 +49,245 @@ class Batch(NamedTuple):
 
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with source, bytes read and size in bytes (None where unknown) after every chunk."""
+"""Called with source, bytes read (packed ones where it is packed) and size in bytes (None where unknown)."""
+
+
+class Settings(NamedTuple):
+    """How inputs are read; the same for all of them, in whatever process.
+
+    Attributes:
+        ports: Server ports whose connections are WebSockets even where the capture lacks their handshake.
+        max_flows: TCP connections that may be open at once; beyond it those idle longest are dropped and counted.
+        formats: Directories with further log formats.
+        tz: Time zone of logs that name none, None for UTC, which is then said to be assumed.
+        dedupe: Whether lines of a log about one close become one row.
+
+    """
+
+    ports: tuple[int, ...] = ()
+    max_flows: int = MAX_FLOWS
+    formats: tuple[pathlib.Path, ...] = ()
+    tz: str | None = None
+    dedupe: bool = True
+
+    def zone(self) -> dt.tzinfo:
+        """The time zone by its name.
+
+        Raises:
+            UsageError: There is none of this name.
+
+        """
+        if self.tz is None or self.tz.upper() == "UTC":
+            return dt.UTC
+        try:
+            return zoneinfo.ZoneInfo(self.tz)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError(f"{self.tz}: no such time zone; name one like Europe/Vienna") from error
 
 
 def stream(
-    *paths: Path, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS, progress: Progress | None = None
+    *paths: Path,
+    ports: tuple[int, ...] = (),
+    max_flows: int = MAX_FLOWS,
+    formats: Iterable[Path] = (),
+    tz: str | None = None,
+    dedupe: bool = True,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Iterator[Batch]:
-    """Read captures and yield rows in bounded memory, as connections end.
+    """Read captures and logs and yield rows in bounded memory, as connections end or lines tell of it.
 
     Args:
         paths: Files, directories, patterns, `-` for standard input.
         ports: Server ports whose connections are WebSockets even where the capture lacks their handshake.
         max_flows: TCP connections that may be open at once; beyond it those idle longest are dropped and counted.
-        progress: Told after every chunk how far the file is read.
+        formats: Directories with further log formats (docs/log_formats.md).
+        tz: Time zone of logs that name none, such as `Europe/Vienna`; UTC is assumed without it.
+        dedupe: Whether lines of a log about one close become one row.
+        jobs: Processes that may read side by side; rows come in the same order whatever their number.
+        progress: Told after every chunk, or every file where several are read at once, how far it is read.
 
     Raises:
-        UsageError: Nothing to read. A file that cannot be read raises nothing: its row of `inputs` says so.
+        UsageError: Nothing to read, or no such time zone. A file that cannot be read raises nothing: its row of
+            `inputs` says so.
+        CatalogueError: A log format is broken.
 
     """
-    known = knowledge.load()
-    for source in sources.find_sources(paths):
-        yield from _read_source(source, Tracker(ports=ports, max_flows=max_flows), known, progress)
+    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe)
+    yield from stream_sources(prepare(paths, settings), settings, jobs=jobs, progress=progress)
 
 
-def _read_source(
-    source: sources.Source, tracker: Tracker, known: knowledge.Catalogue, progress: Progress | None
+def prepare(paths: Iterable[Path], settings: Settings) -> list[sources.Source]:
+    """Find the inputs, and see that the settings hold before anything is read.
+
+    Raises:
+        UsageError: Nothing to read, or no such time zone.
+        CatalogueError: A log format is broken.
+
+    """
+    settings.zone()
+    if settings.formats:
+        formats_catalogue.load(*settings.formats)
+    return sources.find_sources(paths)
+
+
+def stream_sources(
+    found: list[sources.Source], settings: Settings, *, jobs: int = 1, progress: Progress | None = None
 ) -> Iterator[Batch]:
-    reader: Reader | None = None
-    started = time.monotonic()
-    status, message = "interrupted", None
-    try:
-        with source.open() as file:
-            reader = Reader(file, source.name)
-            size = source.size_bytes()
-            for chunk in reader.chunks():
-                spent = int((time.monotonic() - started) / kernel.INTERPRETED_S)
-                kernel.expect(max(_packets_to_come(reader, size), spent))
-                yield from _to_batches(tracker.feed(chunk), source, known)
-                if progress is not None:
-                    progress(source.name, reader.n_bytes, size)
-            yield from _to_batches(tracker.finish(), source, known)
-        status = "damaged" if reader.damaged_at is not None else "cut" if reader.is_cut else "ok"
-        message = reader.damage
-        if reader.is_cut:
-            message = "the last record is cut off"
-    except KeyboardInterrupt:
-        yield from _to_batches(tracker.finish(), source, known)
-    except CaptureError as error:
-        status, message = "failed", error.why
-    except OSError as error:
-        status, message = "failed", (error.strerror or str(error)).lower()
-    yield Batch(Table(CLOSES), Table(CONNECTIONS), _describe(source, reader, tracker, status, message))
-    if status == "interrupted":
-        raise KeyboardInterrupt
+    """Rows of inputs that were found before; arguments as for `stream`."""
+    workers = pool.n_workers(found, jobs)
+    if workers == 1:
+        for source in found:
+            yield from read_source(source, settings, progress)
+        return
+    _compile_for(found)
+    with tempfile.TemporaryDirectory(prefix="wsclose-") as directory:
+        spool = functools.partial(_spool, settings=settings, directory=directory)
+        broken = functools.partial(_spool_loss, directory=directory)
+        for source, path in zip(found, pool.map_sources(spool, found, workers=workers, broken=broken), strict=True):
+            yield from _unspool(path)
+            if progress is not None:
+                progress(source.name, source.size_bytes() or 0, source.size_bytes())
 
 
-def _packets_to_come(reader: Reader, size: int | None) -> int:
-    """Estimate from the packets so far: in a file all of it, in a stream what came already."""
-    if size is None or not reader.n_bytes:
-        return reader.n_packets
-    # kernels walk payload too: 1,500 bytes of it count like another packet
-    return max(reader.n_packets * size // reader.n_bytes, size // 1500)
+def fold_sources(
+    found: list[sources.Source], settings: Settings, *, jobs: int = 1, progress: Progress | None = None
+) -> Iterator[Counts]:
+    """Count inputs that were found before, each by itself: `Counts.merge` puts them together."""
+    workers = pool.n_workers(found, jobs)
+    if workers == 1:
+        for source in found:
+            counts = Counts()
+            try:
+                for batch in read_source(source, settings, progress):
+                    counts.add(*batch)
+            except KeyboardInterrupt:
+                yield counts
+                raise
+            yield counts
+        return
+    _compile_for(found)
+    count = functools.partial(_count, settings=settings)
+    for source, counts in zip(found, pool.map_sources(count, found, workers=workers, broken=_count_loss), strict=True):
+        yield counts
+        if progress is not None:
+            progress(source.name, source.size_bytes() or 0, source.size_bytes())
 
 
-def _to_batches(finished: list[Finished], source: sources.Source, known: knowledge.Catalogue) -> Iterator[Batch]:
-    for some in finished:
-        closes, connections = to_tables(some, source=source.name, catalogue=known)
-        yield Batch(closes, connections, Table(INPUTS))
+def _compile_for(found: list[sources.Source]) -> None:
+    """Compile the kernels before processes start, where captures are large enough for it: each would do it again."""
+    for source in found:
+        with contextlib.suppress(CaptureError, OSError), source.open() as file:
+            if sources.sniff(file.peek(sources.HEAD_BYTES), source.name) == "capture":
+                kernel.expect((source.size_bytes() or 0) // 1500)
 
 
-def _describe(
-    source: sources.Source, reader: Reader | None, tracker: Tracker, status: str, message: str | None
-) -> Table:
-    """The row of `inputs` for one file."""
-    row: dict[str, Any] = {"source": source.name, "status": status, "message": message}
-    if reader is not None:
-        size = source.size_bytes()
+def _count(source: sources.Source, settings: Settings) -> Counts:
+    counts = Counts()
+    for batch in read_source(source, settings, None):
+        counts.add(*batch)
+    return counts
+
+
+def _count_loss(source: sources.Source) -> Counts:
+    counts = Counts()
+    counts.add(*_loss(source))
+    return counts
+
+
+def _loss(source: sources.Source) -> Batch:
+    """The row of an input whose process died."""
+    row = {"source": [source.name], "status": ["failed"], "message": ["the process that read it died"]}
+    return Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, row))
+
+
+def _spool(source: sources.Source, settings: Settings, directory: str) -> str:
+    """Write the batches of an input to a file, so that memory holds one of them at a time; returns its name."""
+    return _write_spool(read_source(source, settings, None), directory)
+
+
+def _spool_loss(source: sources.Source, directory: str) -> str:
+    return _write_spool([_loss(source)], directory)
+
+
+def _write_spool(batches: Iterable[Batch], directory: str) -> str:
+    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as file:
+        for batch in batches:
+            pickle.dump(batch, file, pickle.HIGHEST_PROTOCOL)
+    return file.name
+
+
+def _unspool(path: str) -> Iterator[Batch]:
+    with open(path, "rb") as file:  # noqa: PTH123
+        while True:
+            try:
+                yield pickle.load(file)  # noqa: S301  a worker of ours wrote it, in a directory of our own
+            except EOFError:
+                break
+    pathlib.Path(path).unlink()
+
+
+class _Reading(Protocol):
+    """One input while it is read."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Rows as they are found, up to the end."""
+
+    def finish(self) -> Iterator[Batch]:
+        """What is left when no more is read."""
+
+    def conclude(self) -> tuple[str, str | None]:
+        """Status and message."""
+
+    def describe(self) -> dict[str, Any]:
+        """Columns of the row of `inputs`."""
+
+
+class _CaptureReading:
+    """Packets to connections to rows."""
+
+    def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
+        self._source = source
+        self._size = source.size_bytes() if file.compression == "none" else None
+        self._reader = Reader(file, source.name)
+        self._tracker = Tracker(ports=settings.ports, max_flows=settings.max_flows)
+        self._known = knowledge.load()
+        self._started = time.monotonic()
+
+    def batches(self) -> Iterator[Batch]:
+        for chunk in self._reader.chunks():
+            spent = int((time.monotonic() - self._started) / kernel.INTERPRETED_S)
+            kernel.expect(max(self._packets_to_come(), spent))
+            yield from self._to_batches(self._tracker.feed(chunk))
+
+    def finish(self) -> Iterator[Batch]:
+        yield from self._to_batches(self._tracker.finish())
+
+    def conclude(self) -> tuple[str, str | None]:
+        if self._reader.damaged_at is not None:
+            return "damaged", self._reader.damage
+        return ("cut", "the last record is cut off") if self._reader.is_cut else ("ok", None)
+
+    def _packets_to_come(self) -> int:
+        """Estimate from the packets so far: in a file all of it, in a stream what came already."""
+        reader = self._reader
+        if self._size is None or not reader.n_bytes:
+            return reader.n_packets
+        # kernels walk payload too: 1,500 bytes of it count like another packet
+        return max(reader.n_packets * self._size // reader.n_bytes, self._size // 1500)
+
+    def _to_batches(self, finished: list[Finished]) -> Iterator[Batch]:
+        for some in finished:
+            closes, connections = to_tables(some, source=self._source.name, catalogue=self._known)
+            yield Batch(closes, connections, Table(INPUTS))
+
+    def describe(self) -> dict[str, Any]:
+        reader, tracker = self._reader, self._tracker
         lost = None
-        if reader.damaged_at is not None and size is not None:
-            lost = max(0, size - reader.damaged_at)
-        row |= {
+        if reader.damaged_at is not None and self._size is not None:
+            lost = max(0, self._size - reader.damaged_at)
+        row = {
             "kind": reader.kind,
-            "compression": "none",
             "bytes": reader.n_bytes,
             "records": reader.n_packets,
             "flows": tracker.n_flows,
@@ -128,8 +302,113 @@ def _describe(
             "skipped_parked": tracker.n_dropped_segments,
             "skipped_heads": tracker.n_skipped_heads,
         }
-        row |= {f"skipped_{c.name.lower()}": int(tracker.counters[c]) for c in Counter}
-    return Table(INPUTS, {name: [value] for name, value in row.items()})
+        return row | {f"skipped_{c.name.lower()}": int(tracker.counters[c]) for c in Counter}
+
+
+class _LogReading:
+    """Lines to rows."""
+
+    def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
+        self._file = file
+        self._settings = settings
+        self._n_bytes = 0
+        changed_ns = source.changed_ns()
+        self._clock = Clock(zone=settings.zone(), newest_ns=time.time_ns() if changed_ns is None else changed_ns)
+        self._reader = LogReader(
+            formats_catalogue.load(*settings.formats),
+            self._clock,
+            source.name,
+            dedupe=settings.dedupe,
+        )
+        self._is_live = source.size_bytes() is None and sys.platform != "win32"
+
+    def batches(self) -> Iterator[Batch]:
+        while True:
+            if self._is_live and not self._has_more():
+                yield self._batch(self._reader.rest())
+            data = self._file.read(LOG_CHUNK_BYTES)
+            if not data:
+                return
+            self._n_bytes += len(data)
+            yield self._batch(self._reader.feed(data))
+
+    def finish(self) -> Iterator[Batch]:
+        yield self._batch(self._reader.finish())
+
+    @staticmethod
+    def _batch(closes: Table) -> Batch:
+        return Batch(closes, Table(CONNECTIONS), Table(INPUTS))
+
+    def _has_more(self) -> bool:
+        """Whether the next read returns soon."""
+        if self._file.peeked:
+            return True
+        ready, _, _ = select.select([self._file.fileno()], [], [], IDLE_S)
+        return bool(ready)
+
+    def conclude(self) -> tuple[str, str | None]:
+        return "ok", None
+
+    def describe(self) -> dict[str, Any]:
+        reader, clock = self._reader, self._clock
+        return {
+            "kind": "log",
+            "bytes": self._n_bytes,
+            "records": reader.n_lines,
+            "first": reader.first_ns,
+            "last": reader.last_ns,
+            "assumed_tz": (self._settings.tz or "UTC") if clock.assumed_zone else None,
+            "assumed_year": clock.assumed_year,
+            "joined_lines": reader.n_joined,
+            "skipped_long_lines": reader.n_long,
+            "skipped_unopened": reader.n_unopened,
+        }
+
+
+READINGS: dict[str, Callable[[Unpacked, sources.Source, Settings], _Reading]] = {
+    "capture": _CaptureReading,
+    "log": _LogReading,
+}
+"""What reads an input, by what `sources.sniff` says that it is."""
+
+
+def read_source(source: sources.Source, settings: Settings, progress: Progress | None) -> Iterator[Batch]:
+    """Read one input; its last batch holds its row of `inputs`.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted; all that was found before was yielded.
+
+    """
+    reading: _Reading | None = None
+    file: Unpacked | None = None
+    status, message = "interrupted", None
+    try:
+        with source.open() as file:
+            reading = READINGS[sources.sniff(file.peek(sources.HEAD_BYTES), source.name)](file, source, settings)
+            size = source.size_bytes()
+            for batch in reading.batches():
+                yield batch
+                if progress is not None:
+                    progress(source.name, file.n_packed_bytes, size)
+            yield from reading.finish()
+            status, message = reading.conclude()
+            if file.damage is not None:
+                status, message = "damaged", file.damage
+            elif file.is_cut:
+                status, message = "cut", f"the {file.compression} data is cut off"
+    except KeyboardInterrupt:
+        if reading is not None:
+            yield from reading.finish()
+    except CaptureError as error:
+        status, message = "failed", error.why
+    except OSError as error:
+        status, message = "failed", (error.strerror or str(error)).lower()
+    row: dict[str, Any] = {"source": source.name, "status": status, "message": message}
+    if reading is not None and file is not None:
+        row |= {"compression": file.compression, **reading.describe()}
+    yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
+    if status == "interrupted":
+        raise KeyboardInterrupt
 
 
 class Analysis:
@@ -175,16 +454,25 @@ class Analysis:
         return f"<Analysis of {n} input{'s' * (n != 1)}: {self.counts.n_connections} connections, {views} views>"
 
 
-def read(*paths: Path, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> Analysis:
-    """Read captures and gather all rows; arguments as for `stream`.
+def read(
+    *paths: Path,
+    ports: tuple[int, ...] = (),
+    max_flows: int = MAX_FLOWS,
+    formats: Iterable[Path] = (),
+    tz: str | None = None,
+    dedupe: bool = True,
+    jobs: int = 1,
+) -> Analysis:
+    """Read captures and logs and gather all rows; arguments as for `stream`.
 
     Raises:
-        UsageError: Nothing to read.
+        UsageError: Nothing to read, or no such time zone.
+        CatalogueError: A log format is broken.
         CaptureError: Not one input could be read.
 
     """
     analysis = Analysis()
-    for batch in stream(*paths, ports=ports, max_flows=max_flows):
+    for batch in stream(*paths, ports=ports, max_flows=max_flows, formats=formats, tz=tz, dedupe=dedupe, jobs=jobs):
         analysis.add(batch)
     failed = [row for row in analysis.counts.inputs if row["status"] == "failed"]
     if len(failed) == len(analysis.counts.inputs):

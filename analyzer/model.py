@@ -525,6 +525,7 @@ CLOSES = (
     Column("host", "text", "Host header"),
     Column("path", "text", "request target"),
     Column("system", "text", "library or product, where known"),
+    Column("lines", "int", "lines of a log that were joined into this row"),
     Column("anomalies", "list", "what the peer did wrong"),
 )
 
@@ -569,17 +570,19 @@ CONNECTIONS = (
 
 INPUTS = (
     Column("source", "text", "path as given"),
-    Column("kind", "enum", "pcap, pcapng"),
+    Column("kind", "enum", "pcap, pcapng, log"),
     Column("compression", "enum", "none, or how the file is packed"),
     Column("bytes", "int", "bytes read"),
-    Column("records", "int", "packets"),
+    Column("records", "int", "packets, or lines of a log"),
     Column("flows", "int", "TCP connections"),
     Column("connections", "int", "WebSocket connections"),
-    Column("first", "time", "first packet"),
-    Column("last", "time", "last packet"),
+    Column("first", "time", "first packet, or first time in a log"),
+    Column("last", "time", "last packet, or last time in a log"),
     Column("damaged_at", "int", "byte offset of the first damage"),
     Column("lost_bytes", "int", "bytes that could not be read because of it"),
     Column("assumed_tz", "text", "time zone assumed for a log without one"),
+    Column("assumed_year", "int", "year assumed for a log without one"),
+    Column("joined_lines", "int", "lines of a log that say the same as another, and were joined with it"),
     Column("skipped_link_type", "int", "packets of a link type that is not read"),
     Column("skipped_not_ip", "int", "frames that carry no IP"),
     Column("skipped_not_tcp", "int", "IP packets that carry no TCP"),
@@ -593,6 +596,8 @@ INPUTS = (
     Column("skipped_evicted", "int", "TCP connections dropped because too many were open at once"),
     Column("skipped_parked", "int", "segments dropped because too much arrived out of order"),
     Column("skipped_heads", "int", "HTTP heads dropped for their length or number"),
+    Column("skipped_long_lines", "int", "lines of a log too long to be read whole; their rest was skipped"),
+    Column("skipped_unopened", "int", "lines that end what a log does not show to have been opened"),
     Column("status", "enum", "ok, cut (last record cut off), damaged, failed, interrupted"),
     Column("message", "text", "what went wrong"),
 )
@@ -636,6 +641,11 @@ class Table:
 
     def __len__(self) -> int:
         return self._n_rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, columns are values: what makes them stays behind."""
+        columns = {name: list(self[name]) for name in self._columns}
+        return _make_table, (self.schema, columns, self._n_rows)
 
     def __getitem__(self, name: str) -> Sequence[Any]:
         values = self._columns.get(name)
@@ -685,6 +695,10 @@ class Table:
         return pd.DataFrame(frame, columns=[c.name for c in self.schema])
 
 
+def _make_table(schema: Sequence[Column], columns: dict[str, Values], n_rows: int) -> Table:
+    return Table(schema, columns, n_rows=n_rows)
+
+
 def anomaly_names(bits: int) -> list[str]:
     """Names of the set bits in declaration order, lower case: `["unmasked_client"]`."""
     if not bits:
@@ -697,3 +711,9 @@ def format_time(ns: int | None) -> str | None:
     if ns is None:
         return None
     return f"{np.datetime64(ns, 'ns')}Z"
+
+
+def format_times(times: Sequence[int | None]) -> list[str]:
+    """Many times at once as `format_time` writes them, empty for `None`."""
+    known = np.array([0 if ns is None else ns for ns in times], "M8[ns]")
+    return ["" if ns is None else f"{text}Z" for ns, text in zip(times, np.datetime_as_string(known), strict=True)]

@@ -3,15 +3,34 @@
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from analyzer.capture.container import COMPRESSED, is_capture
+from analyzer import packing
+from analyzer.capture.container import is_capture
 from analyzer.errors import CaptureError, UsageError
 
 STANDARD_INPUT = "-"
+
+HEAD_BYTES = 1 << 12
+"""What a file is, is told from these."""
+
+MAX_CONTROL_SHARE = 0.1
+"""Text has fewer control characters among its first bytes. NUL does not count: a log cut while it grows has many."""
+
+TEXT_CONTROLS = frozenset(b"\t\n\v\f\r\b\x1b\0")
+
+LOG_NAME = re.compile(
+    r"(?:\.(?:log|jsonl|ndjson|out|err)|(?:^|[._-])log|^(?:syslog|messages|access|error|console))"
+    r"(?:[._-][\w.-]*)?$",
+    re.IGNORECASE,
+)
+"""Names under which logs lie in directories, also rotated (`.log.3`, `.log-20261121`) and packed (`.log.gz`)."""
+
+CAPTURE_SUFFIXES = frozenset({".pcap", ".pcapng", ".cap", ".dmp"})
 
 
 class Source(NamedTuple):
@@ -20,8 +39,8 @@ class Source(NamedTuple):
     name: str
     path: Path | None
 
-    def open(self) -> io.RawIOBase:
-        """Open it for reading forward, unbuffered, so that a live pipe hands on what it has.
+    def open(self) -> packing.Unpacked:
+        """Open it for reading forward, unpacked, and unbuffered, so that a live pipe hands on what it has.
 
         Raises:
             CaptureError: It cannot be opened.
@@ -31,8 +50,10 @@ class Source(NamedTuple):
             if self.path is None:
                 if sys.stdin is None:
                     raise CaptureError(self.name, "standard input is closed")
-                return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
-            return io.FileIO(self.path, "rb")
+                raw = io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
+            else:
+                raw = io.FileIO(self.path, "rb")
+            return packing.Unpacked(raw)
         except OSError as error:
             raise CaptureError(self.name, (error.strerror or str(error)).lower()) from error
 
@@ -42,15 +63,45 @@ class Source(NamedTuple):
             return None
         return self.path.stat().st_size
 
+    def changed_ns(self) -> int | None:
+        """When a regular file was last written, None for what is none."""
+        return self.path.stat().st_mtime_ns if self.path is not None and self.path.is_file() else None
 
-def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
-    """Expand what the user named: files as they are, directories to the captures in them, patterns to what matches.
 
-    A file that was named is an input whatever it holds; files in a directory count only where they begin like a
-    capture, or cannot be looked at. Links to directories are not followed. A file named twice is read once.
+def sniff(head: bytes, name: str) -> str:
+    """What a file holds by its first bytes: `capture` or `log`.
+
+    Args:
+        head: Its first bytes, unpacked.
+        name: A capture's is believed.
 
     Raises:
-        UsageError: Nothing was named, a directory holds no capture, or a pattern matches nothing.
+        CaptureError: It is neither.
+
+    """
+    # under such a name anything else is damage, and the reader says so
+    if is_capture(head) or not CAPTURE_SUFFIXES.isdisjoint(part.lower() for part in Path(name).suffixes[-2:]):
+        return "capture"
+    foreign = next((kind for magic, kind in packing.FOREIGN.items() if head.startswith(magic)), None)
+    if foreign is not None:
+        raise CaptureError(name, f"a {foreign} file: unpack or export it first")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "log"
+    controls = sum(byte < 32 and byte not in TEXT_CONTROLS for byte in head)
+    if controls > MAX_CONTROL_SHARE * len(head):
+        raise CaptureError(name, "neither a capture (pcap, pcapng) nor text")
+    return "log"
+
+
+def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
+    """Expand what the user named: files as they are, directories to what is in them, patterns to what matches.
+
+    A file that was named is an input whatever it holds; files in a directory count only where they begin like a
+    capture, are named like a log, or cannot be looked at. Links to directories are not followed. A file named twice is
+    read once.
+
+    Raises:
+        UsageError: Nothing was named, a directory holds no input, or a pattern matches nothing.
     """
     found: list[Source] = []
     for given in paths:
@@ -68,7 +119,7 @@ def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
         else:
             found.append(Source(name, path))
     if not found:
-        raise UsageError("nothing to read: name a capture, a directory, or - for standard input")
+        raise UsageError("nothing to read: name a capture, a log, a directory, or - for standard input")
     return list({_identity(source): source for source in reversed(found)}.values())[::-1]
 
 
@@ -87,28 +138,28 @@ def _find_in_directory(name: str, directory: Path) -> list[Source]:
         unreadable.append(Source(str(error.filename), Path(error.filename)))
 
     inside: list[Source] = []
-    n_packed = 0
+    n_others = 0
     for root, directories, files in os.walk(directory, onerror=note):
         directories.sort()
         for file in sorted(files):
             path = Path(root, file)
             head = _look(path)
-            if head is None or is_capture(head):
+            if head is None or is_capture(head) or (head and LOG_NAME.search(file)):
                 inside.append(Source(str(path), path))
-            elif any(head.startswith(magic) for magic in COMPRESSED):
-                n_packed += 1
+            else:
+                n_others += 1
     if not inside and not unreadable:
-        packed = f" ({n_packed} packed files: unpack them first)" if n_packed else ""
-        raise UsageError(f"{name}: no captures in this directory{packed}")
+        others = f" ({n_others} other files: name them to have them read)" if n_others else ""
+        raise UsageError(f"{name}: no captures and no logs in this directory{others}")
     return inside + unreadable
 
 
 def _look(path: Path) -> bytes | None:
-    """The first bytes of a file, empty for what is no regular file, None where it cannot be read."""
+    """The first bytes of a file, unpacked; empty for what is no regular file, None where it cannot be read."""
     if not path.is_file():
         return None if path.is_symlink() and not path.exists() else b""
     try:
-        with path.open("rb") as file:
-            return file.read(4)
+        with packing.Unpacked(io.FileIO(path, "rb")) as file:
+            return file.peek(4)
     except OSError:
         return None  # reading it will say why

@@ -12,9 +12,21 @@ import analyzer
 
 PACKAGE = Path(analyzer.__file__).parent
 ORDER = [
-    *("model", "errors", "kernel", "capture.wire", "capture.container", "sources", "capture.dissect"),
+    *(
+        "model",
+        "errors",
+        "kernel",
+        "packing",
+        "capture.wire",
+        "capture.container",
+        "sources",
+        "pool",
+        "capture.dissect",
+    ),
     *("capture.flowtable", "capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
-    *("knowledge.catalogue", "verdict.classify", "verdict.facts", "verdict.connections"),
+    *("knowledge.catalogue", "verdict.classify", "verdict.statement", "verdict.facts", "verdict.connections"),
+    *("logs.timestamp", "logs.record", "logs.scan", "logs.statement", "logs.structured", "logs.catalogue"),
+    *("logs.joining", "logs.reader", "logs.check"),
     *("report.text", "report.counts", "report.document", "report.rows", "report.markdown", "report.terminal"),
     "report.schema",
     *("analysis", "cli"),

@@ -68,15 +68,15 @@ def test_packets_and_flows(about, name):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_packed_files_fail_whole(about, name):
-    row = read(about[name][0])
-    assert (row["status"], row["records"], row["connections"]) == ("failed", None, None)
-    assert row["message"]
-
-
-@pytest.mark.parametrize("name", PACKED)
-def test_packed_files_are_called_by_name(about, name):
-    assert PACKED[name] in read(about[name][0])["message"]
+def test_packed_files_are_unpacked(about, name):
+    path, facts = about[name]
+    row = read(path)
+    assert (row["status"], row["compression"]) == ("ok", PACKED[name])
+    assert (row["kind"], row["records"], row["flows"]) == (
+        "pcapng",
+        facts["tshark_packets"],
+        facts["tshark_tcp_streams"],
+    )
 
 
 def test_custom_blocks_are_no_packets(about):

@@ -39,9 +39,6 @@ PCAP_MAGIC = {
 }
 """First four bytes to (big-endian, nanoseconds per unit of the second half of a timestamp)."""
 
-COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
-"""First bytes of packed files; they are named in the error, not read yet."""
-
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 SECTION_HEADER = 0x0A0D0D0A
 
@@ -256,11 +253,6 @@ class Reader:
             if len(head) < 28:
                 raise CaptureError(self.source, "pcapng file ends inside its section header")
         else:
-            packed = next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
-            if packed is not None:
-                raise CaptureError(
-                    self.source, f"{packed} data: unpack it first, and give the result or pipe it into -"
-                )
             raise CaptureError(self.source, "not a capture (neither pcap nor pcapng)")
 
     def _fill(self) -> None:

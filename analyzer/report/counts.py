@@ -3,13 +3,15 @@
 Merging is associative and commutative, so the same code serves one process, a pool of them, or a results directory.
 """
 
+import itertools
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from analyzer.model import Table
 
-VIEW_COLUMNS = ("endpoint", "code", "provenance", "evidence", "initiator", "sent", "end", "ended_by")
+VIEW_COLUMNS = ("endpoint", "code", "provenance", "evidence", "initiator", "sent", "end", "ended_by", "system")
 """What views are counted by."""
 
 END_COLUMNS = ("initiator", "end", "ended_by")
@@ -17,7 +19,7 @@ PAIR_COLUMNS = ("client_view_code", "client_view_provenance", "server_view_code"
 HANDSHAKE_COLUMNS = ("handshake", "http_status")
 
 STORIES_KEPT = 3
-"""Whole connections kept so that a small capture's report can tell each one's story."""
+"""Whole connections kept so that a small capture's report can tell each one's story, and closes of a small log."""
 
 INPUTS_KEPT = 1000
 """Rows of `inputs` kept as they are; further ones that are in order count in the sums only."""
@@ -41,9 +43,12 @@ class Counts:
         first, last: Earliest example and latest time by the same key.
         ends, pairs, handshakes, anomalies: Number of connections by their columns, or by anomaly.
         stories: The first connections, whole, with their views.
+        n_logged: Number of views that logs told of.
+        logged: The first of them, whole.
         inputs: Rows of `inputs`.
         sums: Sums of the integer columns of all inputs.
-        span: Times of the first and the last packet of all inputs.
+        zones, years: Number of logs for which this zone, or this year, was assumed.
+        span: Times of the first and the last packet or line of all inputs.
 
     """
 
@@ -56,8 +61,12 @@ class Counts:
         self.handshakes: Counter[tuple[Any, ...]] = Counter()
         self.anomalies: Counter[str] = Counter()
         self.stories: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        self.n_logged = 0
+        self.logged: list[dict[str, Any]] = []
         self.inputs: list[dict[str, Any]] = []
         self.sums: Counter[str] = Counter()
+        self.zones: Counter[str] = Counter()
+        self.years: Counter[int] = Counter()
         self.n_inputs = 0
         self.n_connections = 0
         self.span: tuple[int, int] | None = None
@@ -66,6 +75,8 @@ class Counts:
         """Count a batch of rows."""
         if len(closes):
             self._add_views(closes)
+            if not len(connections):
+                self._add_logged(closes)
         if len(connections):
             self.n_connections += len(connections)
             self.ends.update(zip(*(connections[c] for c in END_COLUMNS), strict=True))
@@ -78,10 +89,24 @@ class Counts:
                 self._add_stories(closes, connections)
         self._add_inputs(inputs.rows())
 
+    def _add_logged(self, closes: Table) -> None:
+        self.n_logged += len(closes)
+        if len(self.logged) < STORIES_KEPT:
+            for row in itertools.islice(closes.rows(), STORIES_KEPT - len(self.logged)):
+                self.logged.append(row)
+
     def _add_views(self, closes: Table) -> None:
         keys = list(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
         self.views.update(keys)
         times = closes["time"]
+        if None not in times and all(map(operator.le, times, times[1:])):
+            # in order of time, as logs and ends mostly are: the first and the last of each are known at once
+            firsts = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
+            for key, i in firsts.items():
+                self._note_example(key, i, closes)
+            for key, time in dict(zip(keys, times, strict=True)).items():
+                self.last[key] = max(time, self.last.get(key, -1))
+            return
         for i, (key, time) in enumerate(zip(keys, times, strict=True)):
             first = self.first.get(key)
             if first is None or (time is not None and time < first.time):
@@ -118,8 +143,14 @@ class Counts:
             for name, value in row.items():
                 if name in ("first", "last") and value is not None:
                     self._extend(value, value)
-                elif isinstance(value, int) and name != "damaged_at":
+                elif name == "records" and value is not None:
+                    self.sums["lines" if row["kind"] == "log" else "packets"] += value
+                elif isinstance(value, int) and name not in ("damaged_at", "assumed_year"):
                     self.sums[name] += value
+            if row["assumed_tz"] is not None:
+                self.zones[row["assumed_tz"]] += 1
+            if row["assumed_year"] is not None:
+                self.years[row["assumed_year"]] += 1
 
     def _extend(self, first: int, last: int) -> None:
         self.span = (first, last) if self.span is None else (min(first, self.span[0]), max(last, self.span[1]))
@@ -139,6 +170,12 @@ class Counts:
             mine.update(theirs)
         self.anomalies.update(other.anomalies)
         self.sums.update(other.sums)
+        self.zones.update(other.zones)
+        self.years.update(other.years)
+        self.n_logged += other.n_logged
+        order = ("time", "source", "record")
+        logged = sorted([*self.logged, *other.logged], key=lambda row: [str(row[name]) for name in order])
+        self.logged = logged[:STORIES_KEPT]
         self.n_inputs += other.n_inputs
         self.n_connections += other.n_connections
         stories = [*self.stories, *other.stories]

@@ -18,6 +18,7 @@ from analyzer.model import (
     is_illegal_on_wire,
 )
 from analyzer.report.counts import VIEW_COLUMNS, Counts, Example
+from analyzer.report.text import plural, record_name
 
 SCHEMA = "wsclose.report/1"
 
@@ -38,12 +39,37 @@ def bucket(view: dict[str, Any]) -> str:
         return "undetermined"
     if view["provenance"] == Provenance.WIRE and is_illegal_on_wire(view["code"]):
         return "illegal"
+    if view["evidence"] == Evidence.LOG_RECEIVED and view["provenance"] == Provenance.REPORTED:
+        return "illegal" if is_illegal_on_wire(view["code"]) else "established"
     return "established"
 
 
 def percent(share: float) -> str:
     """A share as people read it."""
     return f"{100 * share:.1f} %"
+
+
+def headline(document: dict[str, Any]) -> str:
+    """How much was read, and how much was found in it."""
+    connections, packets = document["connections"], document["packets"]
+    found = []
+    if packets or connections or not document["lines"]:
+        found.append(f"{plural(connections, 'WebSocket connection')} in {plural(packets, 'packet')}")
+    if document["lines"]:
+        found.append(f"{plural(document['logged'], 'logged close')} in {plural(document['lines'], 'line')}")
+    return f"{' and '.join(found)} of {plural(document['inputs'], 'file')}"
+
+
+def assumptions(document: dict[str, Any]) -> list[str]:
+    """What was assumed about the times of logs, as sentences."""
+    said = {
+        "zone": "{logs} name no time zone: {value} was assumed (--tz names another).",
+        "year": "{logs} name no year: {value} was taken, by when the file was last written.",
+    }
+    return [
+        said[entry["what"]].format(logs=f"The times of {plural(entry['inputs'], 'log')}", value=entry["value"])
+        for entry in document["assumed"]
+    ]
 
 
 class Report:
@@ -107,9 +133,12 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "catalogue": catalogue.version,
         "partial": is_partial,
         "inputs": counts.n_inputs,
-        "packets": counts.sums["records"],
+        "packets": counts.sums["packets"],
+        "lines": counts.sums["lines"],
+        "joined_lines": counts.sums["joined_lines"],
         "flows": counts.sums["flows"],
         "connections": counts.n_connections,
+        "logged": counts.n_logged,
         "first": format_time(first),
         "last": format_time(last),
         "established": {endpoint: n for endpoint, n in totals.items() if n},
@@ -118,6 +147,7 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "undetermined": _grouped(views, "undetermined", ("endpoint", "evidence"), catalogue),
         "never_opened": _grouped(views, "never_opened", ("endpoint", "evidence", "code"), catalogue),
         "proxy": _grouped(views, "proxy", ("endpoint", "evidence", "ended_by"), catalogue),
+        "systems": _systems(views),
         "handshakes": [
             {"handshake": handshake, "http_status": status, "count": n}
             for (handshake, status), n in sorted(counts.handshakes.items(), key=_by_count)
@@ -138,6 +168,14 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "stories": [_story(connection, closes) for connection, closes in counts.stories]
         if counts.n_connections <= len(counts.stories)
         else [],
+        "log_stories": [_log_story(row, catalogue) for row in counts.logged]
+        if counts.n_logged <= len(counts.logged)
+        else [],
+        "assumed": [
+            {"what": what, "value": str(value), "inputs": n}
+            for what, assumed in (("zone", counts.zones), ("year", counts.years))
+            for value, n in sorted(assumed.items())
+        ],
         "unseen": {
             column.name.removeprefix("skipped_"): {"count": counts.sums[column.name], "about": column.about}
             for column in INPUTS
@@ -199,6 +237,29 @@ def _grouped(
     ]
 
 
+def _systems(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many closes each system logged, most first."""
+    counted: dict[str, int] = {}
+    for view in views:
+        if view["system"]:
+            counted[view["system"]] = counted.get(view["system"], 0) + view["count"]
+    return [
+        {"system": system, "count": n} for system, n in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _log_story(row: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+    """One logged close in the fields that its story is told from."""
+    names = ["source", "record", "endpoint", "code", "provenance", "evidence", "confidence", "received", "wire_code"]
+    names += ["sent", "sent_code", "raw_code", "reason", "initiator", "end", "ended_by", "duration_s", "client"]
+    names += ["server", "host", "path", "system", "lines"]
+    return {
+        **{name: row[name] for name in names},
+        "time": format_time(row["time"]),
+        "name": _name(row["code"], catalogue),
+    }
+
+
 def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[str, Any]]:
     """One entry per documented text that applies, worst and most frequent first."""
     by_key: dict[str, list[dict[str, Any]]] = {}
@@ -230,6 +291,7 @@ def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[s
                 "first": {
                     "source": example.source,
                     "record": example.record or None,
+                    "place": record_name(example.record, where["evidence"]),
                     "time": format_time(None if example.time == 2**63 - 1 else example.time),
                     "endpoint": where["endpoint"],
                     "peer": example.peer,

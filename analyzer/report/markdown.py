@@ -8,8 +8,8 @@ import io
 import re
 from typing import Any
 
-from analyzer.report.document import percent
-from analyzer.report.text import csv_cell, plural, redact, redact_path, visible
+from analyzer.report.document import assumptions, headline, percent
+from analyzer.report.text import csv_cell, redact, redact_path, visible
 
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$-]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "$": "&#36;"}
@@ -34,11 +34,8 @@ def render(document: dict[str, Any]) -> str:
     out = ["# Why the WebSockets closed", ""]
     if document["partial"]:
         out += ["**Interrupted: only what was read so far.**", ""]
-    out.append(
-        f"{plural(document['connections'], 'connection')} in {plural(document['packets'], 'packet')} of "
-        f"{plural(document['inputs'], 'file')}, "
-        f"{document['first'] or '-'} to {document['last'] or '-'} (UTC)."
-    )
+    out.append(f"{headline(document)}, {document['first'] or '-'} to {document['last'] or '-'} (UTC).")
+    out += [f"{escape(sentence)}" for sentence in assumptions(document)]
     out.append("")
     for story in document["stories"]:
         path = redact_path(story["path"] or "")
@@ -50,7 +47,12 @@ def render(document: dict[str, Any]) -> str:
         quoted = "".join(f', reason "{escape(reason)}"' for reason in reasons if reason)
         line = f"{story['client']} to {story['server']} {path}: first Close by {story['initiator']}"
         out += [f"- {escape(line)}{quoted}; {escape(views)}"]
-    if document["stories"]:
+    for row in document["log_stories"]:
+        code = row["code"] or "undetermined"
+        line = f"{row['source']}, line {row['record']}: {row['endpoint']} reports {code} ({row['provenance']})"
+        reason = redact(row["reason"] or "")
+        out.append(f"- {escape(line)}" + (f', reason "{escape(reason)}"' if reason else ""))
+    if document["stories"] or document["log_stories"]:
         out.append("")
     header = ["endpoint", "code", "name", "provenance", "first Close by", "count", "share"]
     for title, block in (("Frequencies", "frequencies"), ("Codes that may not be sent, seen on the wire", "illegal")):
@@ -61,7 +63,8 @@ def render(document: dict[str, Any]) -> str:
                 for r in document[block]
             ]
             _table(header, rows, out)
-    for title, block in (("No code claimed", "undetermined"), ("Never opened", "never_opened")):
+    blocks = (("No code claimed", "undetermined"), ("Never opened", "never_opened"), ("Seen by proxies", "proxy"))
+    for title, block in blocks:
         if document[block]:
             out += [f"## {title}", ""]
             rows = [[r["endpoint"], r["evidence"], r["title"], r["count"]] for r in document[block]]
@@ -75,9 +78,12 @@ def render(document: dict[str, Any]) -> str:
             out.append(f"- Check: {escape(entry['check'])}")
         out.append(f"- Do: {escape(entry['fix'])}")
         first = entry["first"]
-        place = f"{first['source']}, packet {first['record']}" if first["record"] else str(first["source"])
+        place = f"{first['source']}, {first['place']}" if first["place"] else str(first["source"])
         out += [f"- First: {escape(place)}, {first['time'] or 'no time'}, seen by the {first['endpoint']}"]
         out += [f"- Source: {escape(entry['source'])}", ""]
+    if document["systems"]:
+        out += ["## Logged by", ""]
+        _table(["system", "count"], [[row["system"], row["count"]] for row in document["systems"]], out)
     if document["unseen"]:
         out += ["## What could not be seen", ""]
         _table(["what", "count"], [[entry["about"], entry["count"]] for entry in document["unseen"].values()], out)

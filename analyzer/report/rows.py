@@ -2,16 +2,21 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
-from analyzer.model import Column, Table, format_time
-from analyzer.report.text import csv_cell, visible
+from analyzer.model import Column, Table, format_time, format_times
+from analyzer.report.text import csv_cell, record_name, visible
 
 
 def to_json(row: dict[str, Any], schema: Sequence[Column]) -> dict[str, Any]:
     """A row as JSON takes it: times as RFC 3339 with nanoseconds, anomalies as a list."""
     return {c.name: format_time(row[c.name]) if c.kind == "time" else row[c.name] for c in schema}
+
+
+UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON lets through and a terminal obeys: further control characters, line separators, marks of direction."""
 
 
 class JsonLines:
@@ -24,8 +29,8 @@ class JsonLines:
     def write(self, table: Table) -> None:
         """Write every row of a table."""
         for row in table.rows():
-            json.dump(to_json(row, self._schema), self._out, ensure_ascii=False, separators=(",", ":"))
-            self._out.write("\n")
+            text = json.dumps(to_json(row, self._schema), ensure_ascii=False, separators=(",", ":"))
+            self._out.write(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
 class Csv:
@@ -37,19 +42,19 @@ class Csv:
         self._writer.writerow([c.name for c in schema])
 
     def write(self, table: Table) -> None:
-        """Write every row of a table."""
-        for row in table.rows():
-            self._writer.writerow([self._cell(row[c.name], c.kind) for c in self._schema])
+        """Write every row of a table, made column by column: most columns hold few different values."""
+        columns = [self._column(table[c.name], c.kind) for c in self._schema]
+        self._writer.writerows(zip(*columns, strict=True))
 
-    @staticmethod
-    def _cell(value: Any, kind: str) -> str:
-        if value is None:
-            return ""
-        if kind == "list":
-            return "|".join(value)
+    def _column(self, values: Sequence[Any], kind: str) -> Sequence[str]:
         if kind == "time":
-            return str(format_time(value))
-        return csv_cell(value) if kind == "text" else str(value)
+            return format_times(values)
+        if kind == "list":
+            return ["|".join(value) if value else "" for value in values]
+        shown: dict[Any, str] = {}
+        for value in set(values):
+            shown[value] = "" if value is None else csv_cell(value) if kind == "text" else str(value)
+        return [shown[value] for value in values]
 
 
 class Lines:
@@ -67,19 +72,27 @@ class Lines:
 
 
 def close_line(row: dict[str, Any]) -> str:
-    """`time endpoint code provenance evidence client -> server host path "reason" (file, packet)`."""
+    """`time endpoint code provenance evidence client -> server host path "reason" system (file, packet or line)`."""
     code = "-" if row["code"] is None else row["code"]
     parts = [
         f"{format_time(row['time']) or '-':30}",
-        f"{row['endpoint']:6} {code:>4} {row['provenance']:12} {row['evidence']:18}",
-        f"{row['client']} -> {row['server']}",
+        f"{row['endpoint']:7} {code:>4} {row['provenance']:12} {row['evidence']:18}",
     ]
+    if row["client"] or row["server"]:
+        parts.append(f"{visible(row['client'] or '?')} -> {visible(row['server'] or '?')}")
     parts += [visible(row[name]) for name in ("host", "path") if row[name]]
+    if row["sent_code"] is not None and row["code"] is None:
+        parts.append(f"sent {row['sent_code']}")
+    if row["endpoint"] == "proxy" and row["ended_by"] not in (None, "unknown"):
+        parts.append(f"ended by {row['ended_by']}")
     if row["reason"]:
         parts.append(f'"{visible(row["reason"])}"')
+    if row["system"]:
+        parts.append(row["system"])
     if row["anomalies"]:
         parts.append("!" + ",".join(row["anomalies"]))
-    where = visible(row["source"]) + (f", packet {row['record']}" if row["record"] else "")
+    place = record_name(row["record"], row["evidence"])
+    where = visible(row["source"]) + (f", {place}" if place else "")
     return " ".join([*parts, f"({where})"])
 
 

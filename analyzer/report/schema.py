@@ -32,10 +32,13 @@ def report_schema() -> dict[str, Any]:
     time = {"type": "string", "pattern": r"^-?\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$"}
     endpoint, evidence, provenance = ({"enum": list(kind)} for kind in (Endpoint, Evidence, Provenance))
     initiator, end = {"enum": list(Initiator)}, {"enum": list(End)}
+    ender = {"enum": [*Endpoint, "both"]}
     frequencies = _list(
         endpoint=endpoint, code=code, name=text, provenance=provenance, initiator=initiator, count=count, share=share
     )
-    first = _object(source=text, record=_maybe(count), time=_maybe(time), endpoint=endpoint, peer=text, connection=text)
+    first = _object(
+        source=text, record=_maybe(count), place=text, time=_maybe(time), endpoint=endpoint, peer=text, connection=text
+    )
     view = _object(
         endpoint=endpoint,
         code=_maybe(code),
@@ -51,8 +54,11 @@ def report_schema() -> dict[str, Any]:
         partial={"type": "boolean"},
         inputs=count,
         packets=count,
+        lines=count,
+        joined_lines=count,
         flows=count,
         connections=count,
+        logged=count,
         first=_maybe(time),
         last=_maybe(time),
         established={"type": "object", "additionalProperties": count},
@@ -60,9 +66,10 @@ def report_schema() -> dict[str, Any]:
         illegal=frequencies,
         undetermined=_list(endpoint=endpoint, evidence=evidence, count=count, title=text),
         never_opened=_list(endpoint=endpoint, evidence=evidence, code=_maybe(code), count=count, title=text),
-        proxy=_list(endpoint=endpoint, evidence=evidence, ended_by=_maybe(endpoint), count=count, title=text),
+        proxy=_list(endpoint=endpoint, evidence=evidence, ended_by=_maybe(ender), count=count, title=text),
+        systems=_list(system=text, count=count),
         handshakes=_list(handshake={"enum": list(Handshake)}, http_status=_maybe(count), count=count),
-        ends=_list(initiator=initiator, end=end, ended_by=_maybe(endpoint), count=count),
+        ends=_list(initiator=initiator, end=end, ended_by=_maybe(ender), count=count),
         views=_list(
             client=_maybe(code),
             client_provenance=_maybe(provenance),
@@ -90,6 +97,8 @@ def report_schema() -> dict[str, Any]:
             last=_maybe(time),
         ),
         stories=_list(connection=text, source=text, client=text, server=text, views={"type": "array", "items": view}),
+        log_stories=_list(source=text, record=count, endpoint=endpoint, code=_maybe(code), provenance=provenance),
+        assumed=_list(what=text, value=text, inputs=count),
         unseen={"type": "object", "additionalProperties": _object(count=count, about=text)},
         troubled=_list(
             source=text, status=text, message=_maybe(text), damaged_at=_maybe(count), lost_bytes=_maybe(count)

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.knowledge.catalogue import Catalogue, CodeInfo
-from analyzer.report.document import percent
+from analyzer.logs.catalogue import Format
+from analyzer.report.document import assumptions, headline, percent
 from analyzer.report.text import plural, visible
 
 STYLES = {
@@ -30,6 +31,15 @@ MIN_WIDTH_FOR_BARS = 76
 DIAGNOSES_SHOWN = 40
 ROWS_SHOWN = 20
 """Rows of a block that a terminal shows; JSON and CSV hold all."""
+
+REPORTED_BY = {
+    "client": "What the clients report",
+    "server": "What the servers report",
+    "proxy": "What proxies report",
+    "unknown": "What endpoints report whose side the log does not tell",
+}
+
+SIDES = {"unknown": "side not told"}
 
 UNSEEN = "bytes are missing, so it is not known whether"
 
@@ -65,29 +75,29 @@ def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: i
 
     """
     with _page(out, width) as console:
-        head = (
-            f"{plural(document['connections'], 'WebSocket connection')} in {plural(document['packets'], 'packet')}"
-            f" of {plural(document['inputs'], 'file')}"
-        )
         if document["partial"]:
             console.print(Text("Interrupted: only what was read so far.", style="bold red"))
-        console.print(Text(head, style="bold"))
+        console.print(Text(headline(document), style="bold"))
         if document["first"]:
             console.print(Text(f"{document['first'][:19]} to {document['last'][:19]} UTC", style="bright_black"))
         for story in document["stories"]:
             _print_story(console, story)
+        for row in document["log_stories"]:
+            _print_log_story(console, row)
         for endpoint, n in document["established"].items():
             rows = [row for row in document["frequencies"] if row["endpoint"] == endpoint]
             if rows:
                 console.print()
-                _print_frequencies(console, f"What the {endpoint}s report", n, rows)
+                noun = "view" if document["logged"] else "established connection"
+                _print_frequencies(console, f"{REPORTED_BY[endpoint]} ({plural(n, noun)})", rows)
         if document["illegal"]:
             console.print()
             rows = document["illegal"]
-            _print_frequencies(console, "Codes that may not be sent, yet stood on the wire", None, rows)
+            _print_frequencies(console, "Codes that may not be sent, yet stood on the wire", rows, names_side=True)
         _print_block(console, "No code is claimed", document["undetermined"])
         _print_block(console, "Never opened (not in the shares)", document["never_opened"])
         _print_block(console, "Seen by proxies (not in the shares)", document["proxy"])
+        _print_systems(console, document)
         _print_unseen(console, document)
         if document["diagnoses"]:
             console.print()
@@ -95,16 +105,17 @@ def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: i
         for entry in document["diagnoses"][:DIAGNOSES_SHOWN]:
             _print_diagnosis(console, entry)
         _print_rest(console, len(document["diagnoses"]) - DIAGNOSES_SHOWN, "text")
-        if not document["connections"]:
+        if not document["connections"] and not document["logged"]:
             console.print()
-            console.print(Text("No WebSocket was found."))
+            what = "No WebSocket was found." if document["packets"] else "No WebSocket close was found."
+            console.print(Text(what))
 
 
-def _print_frequencies(console: Console, title: str, established: int | None, rows: list[dict[str, Any]]) -> None:
-    note = "" if established is None else f" ({plural(established, 'established connection')})"
-    console.print(Text.assemble((title, "bold"), note))
+def _print_frequencies(console: Console, title: str, rows: list[dict[str, Any]], *, names_side: bool = False) -> None:
+    name, _, note = title.partition(" (")
+    console.print(Text.assemble((name, "bold"), f" ({note}" if note else ""))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bright_black")
-    if established is None:
+    if names_side:
         table.add_column("seen by", no_wrap=True)
     table.add_column("code", justify="right", no_wrap=True, min_width=4)
     table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=26)
@@ -112,11 +123,11 @@ def _print_frequencies(console: Console, title: str, established: int | None, ro
     table.add_column("closed by", no_wrap=True, min_width=9)
     table.add_column("count", justify="right", no_wrap=True, min_width=5)
     table.add_column("share", justify="right", no_wrap=True, min_width=7)
-    has_bars = established is not None and console.width >= MIN_WIDTH_FOR_BARS
+    has_bars = not names_side and console.width >= MIN_WIDTH_FOR_BARS
     if has_bars:
         table.add_column("", no_wrap=True, width=BAR_WIDTH)
     for row in rows[:ROWS_SHOWN]:
-        cells: list[Any] = [] if established is not None else [row["endpoint"]]
+        cells: list[Any] = [row["endpoint"]] if names_side else []
         cells += [
             str(row["code"]),
             row["name"],
@@ -155,6 +166,19 @@ def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> No
     _print_rest(console, len(rows) - ROWS_SHOWN, "row")
 
 
+def _print_systems(console: Console, document: dict[str, Any]) -> None:
+    """Which systems logged how much, and what was assumed of their times."""
+    if document["systems"]:
+        console.print()
+        console.print(Text("Logged by", style="bold"))
+        shown = [f"{row['system']} {row['count']:,}" for row in document["systems"][:ROWS_SHOWN]]
+        if len(document["systems"]) > ROWS_SHOWN:
+            shown.append("...")
+        console.print(Padding(Text(", ".join(shown)), (0, 0, 0, 2)))
+    for sentence in assumptions(document):
+        console.print(Padding(Text(sentence, style="bright_black"), (0, 0, 0, 2)))
+
+
 def _print_unseen(console: Console, document: dict[str, Any]) -> None:
     if not document["unseen"] and not document["troubled"]:
         return
@@ -167,6 +191,48 @@ def _print_unseen(console: Console, document: dict[str, Any]) -> None:
         lost = f", {row['lost_bytes']:,} bytes not read" if row["lost_bytes"] else ""
         what = f"{row['status']}: {row['message'] or 'nothing more was read'}{where}{lost}"
         console.print(Text(f"  {visible(row['source'])}: {what}"))
+
+
+def _print_log_story(console: Console, row: dict[str, Any]) -> None:
+    console.print()
+    place = f"{visible(row['source'])}, line {row['record']}"
+    system = f"  logged by {row['system']}" if row["system"] else "  a system that is not known"
+    console.print(Text.assemble((place, "bold"), system))
+    for line in tell_logged(row):
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
+
+
+def tell_logged(row: dict[str, Any]) -> list[str]:
+    """Sentences that say what a logged close tells."""
+    who = {"proxy": "The proxy", "unknown": "The endpoint that wrote it"}.get(row["endpoint"], f"The {row['endpoint']}")
+    lines = []
+    if row["code"] is None:
+        printed = f"; it prints {visible(row['raw_code'])}" if row["raw_code"] else ""
+        lines.append(f"{who} names no code that can be relied on ({row['provenance']}, {row['evidence']}{printed}).")
+    else:
+        how = f"{row['provenance']}, {row['evidence']}, {row['confidence']} confidence"
+        lines.append(f"{who} reports {row['code']} {row['name']} ({how}).")
+    came = {"status": f"Close {row['wire_code']}", "empty": "a Close without a code", "none": "no Close"}
+    if row["received"] in came:
+        lines.append(f"It received {came[row['received']]}.")
+    went = {"status": f"Close {row['sent_code']}", "empty": "a Close without a code", "none": "no Close"}
+    if row["sent"] in went:
+        lines.append(f"It sent {went[row['sent']]}.")
+    if row["reason"]:
+        lines.append(f'Reason: "{visible(row["reason"])}".')
+    if row["initiator"] in ("client", "server", "both"):
+        lines.append(f"First Close: {row['initiator']}.")
+    if row["ended_by"] in ("client", "server", "proxy", "both"):
+        after = f" after {row['duration_s']:,.3f} s" if row["duration_s"] is not None else ""
+        lines.append(f"Ended by: {row['ended_by']}{after}.")
+    elif row["duration_s"] is not None:
+        lines.append(f"It lasted {row['duration_s']:,.3f} s.")
+    about = [f"{name} {visible(row[name])}" for name in ("client", "server", "host", "path") if row[name]]
+    if about:
+        lines.append(f"About: {', '.join(about)}.")
+    if row["time"]:
+        lines.append(f"At {row['time'][:23]} UTC.")
+    return lines
 
 
 def _print_story(console: Console, story: dict[str, Any]) -> None:
@@ -245,7 +311,7 @@ def _print_diagnosis(console: Console, entry: dict[str, Any]) -> None:
     console.print(
         Text.assemble(
             (code, "bold"),
-            f"  {plural(entry['count'], 'view')} ({' and '.join(entry['endpoints'])})  ",
+            f"  {plural(entry['count'], 'view')} ({' and '.join(SIDES.get(e, e) for e in entry['endpoints'])})  ",
             (entry["title"], "bold"),
         )
     )
@@ -254,12 +320,21 @@ def _print_diagnosis(console: Console, entry: dict[str, Any]) -> None:
         _print_field(console, "check", entry["check"])
     _print_field(console, "do", entry["fix"])
     first = entry["first"]
-    packet = f", packet {first['record']}" if first["record"] else ""
+    packet = f", {first['place']}" if first["place"] else ""
     time = f", {first['time'][:23]}" if first["time"] else ""
-    _print_field(
-        console, "first", f"{visible(first['source'])}{packet}{time}, {first['endpoint']}'s view, peer {first['peer']}"
-    )
+    peer = f", peer {visible(first['peer'])}" if first["peer"] else ""
+    view = SIDES.get(first["endpoint"], f"{first['endpoint']}'s view")
+    _print_field(console, "first", f"{visible(first['source'])}{packet}{time}, {view}{peer}")
     _print_field(console, "source", entry["source"])
+
+
+def print_formats(formats: Iterable[Format], out: TextIO = sys.stdout, *, width: int | None = None) -> None:
+    """Print the systems whose logs are read, with the rule that each one's codes follow."""
+    with _page(out, width) as console:
+        for fmt in sorted(formats, key=lambda fmt: fmt.id):
+            console.print(Text.assemble((fmt.id, "bold"), f"  {visible(fmt.title)}"))
+            _print_field(console, "rule", visible(fmt.rule, most=1000))
+            _print_field(console, "source", visible(fmt.source, most=1000))
 
 
 def print_code(code: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None) -> None:

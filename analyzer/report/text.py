@@ -28,6 +28,13 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def record_name(record: int | None, evidence: str) -> str:
+    """Where the evidence stands in its file: `packet 12`, or `line 12` of a log; empty where nowhere."""
+    if not record:
+        return ""
+    return f"{'line' if evidence.startswith('log_') else 'packet'} {record}"
+
+
 def visible(text: object, *, most: int = MAX_SHOWN) -> str:
     """Text in which nothing moves a cursor, hides or reverses: such characters are shown as escapes.
 

@@ -1,0 +1,1 @@
+"""Text and structured records to closes: production logs of the systems that people run."""

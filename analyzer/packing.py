@@ -1,0 +1,197 @@
+"""Packed streams: gzip, zstd, bzip2 and xz are unpacked while they are read, in bounded memory."""
+
+import bz2
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
+"""First bytes of what is unpacked."""
+
+FOREIGN = {
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xff\x06\x00\x00sNaPpY": "snappy",
+    b"\x1f\x9d": "compress",
+    b"Rar!": "rar",
+    b"PAR1": "Parquet",
+    b"SQLite format 3": "SQLite",
+}
+"""First bytes of what is only named in an error."""
+
+READ_BYTES = 1 << 18
+STEP_BYTES = 1 << 14
+SALVAGED_BYTES = 4
+SNIFFED_BYTES = max(map(len, MAGIC))
+
+
+class Decompressor(Protocol):
+    """What the decompressors of the standard library share."""
+
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Unpack at most so many bytes."""
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression.zstd import ZstdDecompressor
+    else:
+        from backports.zstd import ZstdDecompressor
+    return ZstdDecompressor()
+
+
+OPENERS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=31),
+    "zstd": _zstd,
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lzma.LZMADecompressor,
+}
+
+
+class Unpacked(io.RawIOBase):
+    """A stream of plain bytes over one that may be packed; several packed members follow each other as one.
+
+    Attributes:
+        compression: `none`, or how the stream is packed.
+        n_packed_bytes: Read from the stream beneath.
+        is_cut: It ends inside a packed member.
+        damage: What was wrong with it, None where nothing was; what came before was handed out.
+
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        """Read the first bytes and see what they are."""
+        self._raw = raw
+        self.n_packed_bytes = 0
+        self.is_cut = False
+        self.damage: str | None = None
+        head = b""
+        while len(head) < SNIFFED_BYTES and (more := self._pull(READ_BYTES)):
+            head += more
+        self.compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "none")
+        self._held = b"" if self.compression != "none" else head
+        self._packed = head if self.compression != "none" else b""
+        self._member: Any = None
+
+    @property
+    def peeked(self) -> bool:
+        """Whether bytes wait that were looked at, or not unpacked yet."""
+        return bool(self._held or self._packed)
+
+    def readable(self) -> bool:
+        """Whether it can be read: always."""
+        return True
+
+    def fileno(self) -> int:
+        """Descriptor of the stream beneath."""
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        """Close the stream beneath too."""
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+    def peek(self, n_bytes: int) -> bytes:
+        """The first bytes that the next read will return, at most so many; empty at the end."""
+        if not self._held:
+            self._held = self._next(READ_BYTES)
+        return self._held[:n_bytes]
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Some bytes, at most `size`; empty at the end."""
+        most = READ_BYTES if size < 0 else size
+        if self._held:
+            out, self._held = self._held[:most], self._held[most:]
+            return out
+        return self._next(most)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a buffer; returns how many bytes came."""
+        view = memoryview(buffer)
+        if not self._held and self.compression == "none":
+            n = self._raw.readinto(view) or 0
+            self.n_packed_bytes += n
+            return n
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _pull(self, most: int) -> bytes:
+        data = self._raw.read(most) or b""
+        self.n_packed_bytes += len(data)
+        return data
+
+    def _next(self, most: int) -> bytes:
+        if self.compression == "none":
+            return self._pull(most)
+        while self.damage is None and not self.is_cut:
+            if self._member is None:
+                # members may be padded with zeros (tapes, some uploaders)
+                while not self._packed.lstrip(b"\0"):
+                    self._packed = self._pull(READ_BYTES)
+                    if not self._packed:
+                        return b""
+                self._packed = self._packed.lstrip(b"\0")
+                self._member = OPENERS[self.compression]()
+            try:
+                out = self._unpack(most)
+            except (OSError, lzma.LZMAError, EOFError, ValueError) as error:
+                self._damage(error)
+                return b""
+            except Exception as error:
+                if type(error).__name__ != "ZstdError":  # its class is only there where zstd is
+                    raise
+                self._damage(error)
+                return b""
+            if out:
+                return out
+        return b""
+
+    def _damage(self, error: Exception) -> None:
+        self.damage = f"the {self.compression} data is damaged ({str(error)[:80]})"
+
+    def _unpack(self, most: int) -> bytes:
+        """One step; empty where it needs another."""
+        member = self._member
+        wants_input = getattr(member, "needs_input", True)
+        if not self._packed and wants_input:
+            self._packed = self._pull(READ_BYTES)
+            if not self._packed:
+                self.is_cut = True
+                return b""
+        data = self._packed[:STEP_BYTES] if wants_input else b""
+        self._packed = self._packed[len(data) :]
+        # what a step finds damaged it does not hand out: gzip can take it again in smaller ones
+        saved = member.copy() if self.compression == "gzip" else None
+        try:
+            out: bytes = member.decompress(data, max(most, 1))
+        except zlib.error as error:
+            self._damage(error)
+            return b"" if saved is None else _salvage(saved, data, most)
+        if member.eof:
+            self._packed = member.unused_data + self._packed
+            self._member = None
+        elif self.compression == "gzip":
+            self._packed = member.unconsumed_tail + self._packed
+        return out
+
+
+def _salvage(member: Any, data: bytes, most: int) -> bytes:
+    """What a gzip member holds before its damage, at most `most` bytes of it."""
+    out = b""
+    for off in range(0, len(data), SALVAGED_BYTES):
+        if len(out) >= most:
+            break
+        try:
+            out += member.decompress(member.unconsumed_tail + data[off : off + SALVAGED_BYTES], most - len(out))
+        except zlib.error:
+            break
+    return out
