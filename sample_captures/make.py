@@ -1,13 +1,15 @@
 """Record the sample captures: real programs talk, one of them ends it, and both say what they saw.
 
-    python sample_captures/make.py [NAME...]     record all, or these
+    python sample_captures/make.py [NAME...]            record all, or these
+    python sample_captures/make.py --logs [NAME...]     hold the conversations again, keep only what the endpoints log
     python sample_captures/make.py --list
 
 Needs root, tcpdump, dumpcap, tshark, Node and the Python packages of `endpoints/libraries.py`. ws and undici come from
 `NODE_PATH`, or from npm into a temporary directory. Traffic stays on the loopback interface, or in a network namespace.
 
 The views in `endpoints/cases.py` were written by hand. A recording that tshark or the endpoints' own APIs do not bear
-out is refused; packet numbers are taken from tshark.
+out is refused; packet numbers are taken from tshark. Likewise the rows in `endpoints/told.py` for the endpoints' logs:
+logs are kept only of a conversation that tshark bears out, and whose endpoints report what the committed file says.
 """
 
 import argparse
@@ -15,7 +17,6 @@ import asyncio
 import datetime
 import hashlib
 import json
-import logging
 import os
 import platform
 import signal
@@ -24,15 +25,17 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from endpoints import conversations, delayed_link
+from endpoints import conversations, delayed_link, logs
 from endpoints.cases import CASES, DELAYED, Capture, Case
 from endpoints.stage import Stage
+from endpoints.told import TOLD
 
 HERE = Path(__file__).parent
 PACKAGES = ("ws@8.23.0", "undici@7.30.2")
@@ -225,24 +228,25 @@ def free_port(host: str) -> int:
         return int(listening.getsockname()[1])
 
 
-async def record(name: str, case: Case, node_path: str) -> list[str]:
-    """Record one case and write its two files; return what was wrong instead, if anything."""
+async def record(name: str, case: Case, node_path: str, *, only_logs: bool) -> list[str]:
+    """Record one case and write its files, or only its logs; return what was wrong instead, if anything."""
     host = case.capture.host
     dial = delayed_link.FAR if case.capture is DELAYED else host
     port = free_port(host)
     packet_filter = f"tcp port {port}"
     if dial != host:  # one of the two sights of each packet
         packet_filter = f"(dst host {host} and tcp dst port {port}) or (src host {host} and tcp src port {port})"
-    with tempfile.TemporaryDirectory() as directory, delayed_link.open_link() if dial != host else nullcontext():
+    link = delayed_link.open_link() if dial != host else nullcontext()
+    programs = {"client": case.client, "server": case.server}
+    with tempfile.TemporaryDirectory() as directory, link, logs.collect() as lines:
         path = Path(directory, name)
         recorder = Recorder(case.capture, path, packet_filter)
-        stage = Stage(host, dial, port, node_path, recorder.start, recorder.stop)
+        stage = Stage(host, dial, port, node_path, recorder.start, recorder.stop, lines)
         if case.handshake != "missing":
             await recorder.start()
         try:
             async with asyncio.timeout(30):
                 await getattr(conversations, name.replace("-", "_"))(stage)
-                programs = {"client": case.client, "server": case.server}
                 await stage.reported(*(view.endpoint for view in case.views if programs[view.endpoint] != "raw"))
         finally:
             await recorder.stop()
@@ -252,9 +256,22 @@ async def record(name: str, case: Case, node_path: str) -> list[str]:
             path.write_bytes(data)
         packets = read_with_tshark(path, port, "websocket" if case.handshake == "missing" else "http")
     wrong = list(problems(case, packets, stage.api))
+    metadata = HERE / f"{name}.toml"
+    if only_logs and (committed := tomllib.loads(metadata.read_text(encoding="utf-8"))["api"]) != stage.api:
+        wrong.append(f"the endpoints report {stage.api}, not {committed}")
+    sides = [side for side in programs if programs[side] != "raw"]
+    wrong += [
+        f"endpoints/told.py does not say what the {side}'s log must give" for side in sides if (name, side) not in TOLD
+    ]
     if not wrong:
-        (HERE / f"{name}.{case.capture.container}").write_bytes(data)
-        (HERE / f"{name}.toml").write_text(to_toml(case, packets, stage.api, data, port), encoding="utf-8")
+        if not only_logs:
+            (HERE / f"{name}.{case.capture.container}").write_bytes(data)
+            metadata.write_text(to_toml(case, packets, stage.api, data, port), encoding="utf-8")
+        for side in sides:
+            (HERE / f"{name}.{side}.log").write_text("\n".join([*lines[side], ""]), encoding="utf-8")
+        about, _, _ = metadata.read_text(encoding="utf-8").partition("\n[log.")
+        tables = [line for side in sides for line in log_tables(name, side, programs[side])]
+        metadata.write_text("\n".join([about.rstrip(), *tables, ""]), encoding="utf-8")
     return wrong
 
 
@@ -271,15 +288,24 @@ def program(name: str) -> str:
     return f"{library} {version(library)} (Python {'.'.join(platform.python_version_tuple()[:2])}{extra})"
 
 
+def table(header: str, values: Mapping[str, Any]) -> list[str]:
+    """Lines of a TOML table, after an empty one; null is left out."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return ["", header, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in given.items())]
+
+
+def log_tables(name: str, side: str, program_name: str) -> list[str]:
+    """What is known of one side's log: who wrote it, and the row it must give, if any."""
+    told = TOLD[name, side]
+    about = {"date": str(datetime.datetime.now(datetime.UTC).date()), "program": program(program_name)}
+    lines = table(f"[log.{side}]", {**about, "differs": told.differs})
+    return lines if told.row is None else lines + table(f"[log.{side}.row]", told.row._asdict())
+
+
 def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]], data: bytes, port: int) -> str:
     lines = [f"title = {json.dumps(case.title, ensure_ascii=False)}", f'decision = "{case.decision}"']
     if case.handshake == "missing":
         lines.append(f"ports = [{port}]")
-
-    def table(header: str, values: dict[str, Any]) -> None:
-        lines.extend(["", header])
-        given = {key: value for key, value in values.items() if value is not None}
-        lines.extend(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in given.items())
 
     recorded = {
         "date": str(datetime.datetime.now(datetime.UTC).date()),
@@ -290,9 +316,9 @@ def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]
         "link_type": case.capture.link_type,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    table("[recorded]", recorded)
+    lines += table("[recorded]", recorded)
     for side, reported in sorted(api.items()):
-        table(f"[api.{side}]", reported)
+        lines += table(f"[api.{side}]", reported)
     for view in case.views:
         expect: dict[str, Any] = {"endpoint": view.endpoint, "code": view.code}
         expect |= {"provenance": view.provenance, "evidence": view.evidence}
@@ -300,7 +326,7 @@ def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]
             status = isinstance(value, int)
             expect |= {word: "status" if status else value, code_name: value if status else None}
         packet = find_record(packets, view.record) if view.record else None
-        table("[[expect]]", {**expect, "reason": view.reason, "record": packet and packet.number})
+        lines += table("[[expect]]", {**expect, "reason": view.reason, "record": packet and packet.number})
         lines.extend(f"# {line}" for line in view.note.splitlines())
     end, _, ended_by = case.end.partition(" ")
     request = next((packet for packet in packets if packet.upgrade and packet.path), None)
@@ -315,9 +341,9 @@ def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]
         "path": request and request.path,
         "subprotocol": (answer and answer.subprotocol) or None,
     }
-    table("[connection]", connection)
+    lines += table("[connection]", connection)
     for side, why in case.differences.items():
-        table(f"[difference.{side}]", {"why": why})
+        lines += table(f"[difference.{side}]", {"why": why})
     return "\n".join(lines) + "\n"
 
 
@@ -332,6 +358,7 @@ def find_node_modules(directory: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Record the sample captures.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="record only these")
+    parser.add_argument("--logs", action="store_true", help="hold the conversations again, keep only the logs")
     parser.add_argument("--list", action="store_true", help="name the captures and stop")
     options = parser.parse_args()
     if unknown := set(options.names) - CASES.keys():
@@ -339,7 +366,6 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{name:30}{case.title}" for name, case in CASES.items()))
         return 0
-    logging.disable(logging.CRITICAL)  # handlers raise on purpose
     failed = 0
     with tempfile.TemporaryDirectory() as directory:
         node_path = find_node_modules(directory)
@@ -347,11 +373,11 @@ def main() -> int:
             case = CASES[name]
             if case.capture is DELAYED and IN_NAMESPACE not in os.environ:
                 environment = {**os.environ, IN_NAMESPACE: "yes", "NODE_PATH": node_path}
-                command = ["unshare", "--net", sys.executable, __file__, name]
+                command = ["unshare", "--net", sys.executable, __file__, *(["--logs"] if options.logs else []), name]
                 failed += subprocess.run(command, env=environment, check=False).returncode != 0
                 continue
             for _ in range(ATTEMPTS):
-                wrong = asyncio.run(record(name, case, node_path))
+                wrong = asyncio.run(record(name, case, node_path, only_logs=options.logs))
                 print(f"{name}: {'; '.join(wrong) or 'recorded'}")
                 if not wrong:
                     break

@@ -1,6 +1,7 @@
-"""Real Python servers and clients; each tells the stage what its own API reported."""
+"""Real Python servers and clients; each tells the stage what its own API reported, and logs it as applications do."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -17,6 +18,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import Server, serve
 
+CLIENT_LOG, SERVER_LOG = logging.getLogger("chat.client"), logging.getLogger("chat.server")
+
 Script = Callable[[Any], Awaitable[None]]
 
 
@@ -27,6 +30,7 @@ async def nothing(_: Any) -> None:
 async def _report_websockets(stage: Stage, side: str, connection: Connection) -> None:
     await connection.wait_closed()
     detail = str(connection.protocol.close_exc)
+    logging.getLogger(f"chat.{side}").info("connection closed: %s", detail)
     stage.report(side, code=connection.close_code, reason=connection.close_reason, detail=detail)
 
 
@@ -57,7 +61,13 @@ async def websockets_client(stage: Stage, path: str = "/chat", **options: Any) -
         await _report_websockets(stage, "client", connection)
 
 
-def _describe(connection: Any, message: aiohttp.WSMessage) -> dict[str, Any]:
+async def _listen(log: logging.Logger, connection: Any) -> dict[str, Any]:
+    """Receive to the end, and describe it."""
+    message = await connection.receive()
+    while message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+        message = await connection.receive()
+    log.debug("received %s", message)
+    log.info("websocket closed close_code=%s exception=%r", connection.close_code, connection.exception())
     data = message.data if isinstance(message.data, int) else repr(message.data)
     detail = f"close_code {connection.close_code}; last message {message.type.name}, data {data}"
     return {"code": connection.close_code, "reason": message.extra or "", "detail": detail}
@@ -74,10 +84,7 @@ async def aiohttp_server(stage: Stage, script: Script = nothing, **options: Any)
         connection = web.WebSocketResponse(**options)
         await connection.prepare(request)
         await script(connection)
-        message = await connection.receive()
-        while message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-            message = await connection.receive()
-        stage.report("server", **_describe(connection, message))
+        stage.report("server", **await _listen(SERVER_LOG, connection))
         return connection
 
     application = web.Application()
@@ -94,10 +101,7 @@ async def aiohttp_server(stage: Stage, script: Script = nothing, **options: Any)
 async def aiohttp_client(stage: Stage, script: Script = nothing, path: str = "/chat") -> None:
     async with aiohttp.ClientSession() as session, session.ws_connect(stage.url(path)) as connection:
         await script(connection)
-        message = await connection.receive()
-        while message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-            message = await connection.receive()
-        stage.report("client", **_describe(connection, message))
+        stage.report("client", **await _listen(CLIENT_LOG, connection))
 
 
 @asynccontextmanager
@@ -111,10 +115,11 @@ async def uvicorn_server(stage: Stage, implementation: str) -> AsyncIterator[uvi
         while event["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": "received"})
             event = await receive()
+        SERVER_LOG.info("websocket event: %s", event)
         detail = f"websocket.disconnect: code {event['code']:d}, reason {event.get('reason')!r}"
         stage.report("server", code=event["code"], reason=event.get("reason"), detail=detail)
 
-    settings: dict[str, Any] = {"ws": implementation, "log_level": "critical", "lifespan": "off"}
+    settings: dict[str, Any] = {"ws": implementation, "log_level": "debug", "log_config": None, "lifespan": "off"}
     server = uvicorn.Server(uvicorn.Config(application, host=stage.host, port=stage.port, **settings))
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -132,6 +137,7 @@ async def tornado_server(stage: Stage) -> AsyncIterator[None]:
             await self.write_message(f"{len(message)} received")
 
         def on_close(self) -> None:
+            SERVER_LOG.info("ws closed close_code=%s close_reason=%s", self.close_code, self.close_reason)
             detail = f"close_code {self.close_code}, close_reason {self.close_reason}"
             stage.report("server", code=self.close_code, reason=self.close_reason, detail=detail)
 

@@ -4,6 +4,7 @@
 //   node node_endpoint.js server ws HOST PORT STEPS
 // STEPS is a JSON list of [verb, argument...]. Every line on stdout is one JSON object: {"ready": true} once, then
 // what the endpoint's own API reported. ws and undici share the event interface of browsers, so one reader serves both.
+// The log of the endpoint goes to stderr, as its users write it: ws has events of Node, undici those of browsers.
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -18,6 +19,21 @@ const verbs = {
   // the process does nothing at all, so the kernel alone answers the peer
   block: (socket, ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
 };
+
+const { log, error: logError } = new console.Console(process.stderr);
+const now = () => new Date().toISOString();
+
+function keepLog(library, socket) {
+  if (library === "ws") {
+    socket.on("error", (error) => logError(now(), "error", error));
+    socket.on("close", (code, reason) => log(now(), "close", code, reason));
+  } else {
+    socket.addEventListener("error", (event) => logError(now(), "error", event.error));
+    socket.addEventListener("close", ({ code, reason, wasClean }) =>
+      log(now(), `close code=${code} reason=${reason} wasClean=${wasClean}`),
+    );
+  }
+}
 
 const say = (object) => process.stdout.write(JSON.stringify(object) + "\n");
 
@@ -42,6 +58,7 @@ if (role === "client") {
   const [url, steps, subprotocol] = rest;
   const WebSocket = library === "ws" ? require("ws") : require("undici").WebSocket;
   const socket = subprotocol ? new WebSocket(url, subprotocol) : new WebSocket(url);
+  keepLog(library, socket);
   report(socket, () => setTimeout(() => process.exit(0), 100));
   socket.addEventListener("open", () => run(socket, JSON.parse(steps)));
 } else {
@@ -49,6 +66,7 @@ if (role === "client") {
   const { WebSocketServer } = require("ws");
   const server = new WebSocketServer({ host, port: Number(port) }, () => say({ ready: true }));
   server.on("connection", (socket) => {
+    keepLog("ws", socket);
     report(socket, () => setTimeout(() => process.exit(0), 300));
     run(socket, JSON.parse(steps));
   });

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from endpoints import logs
+
 NODE_ENDPOINT = Path(__file__).with_name("node_endpoint.js")
 
 Step = Sequence[Any]
@@ -26,6 +28,7 @@ class Stage:
         node_path: Directory `node_modules` with ws and undici.
         start_capture: Does nothing while capturing.
         stop_capture: Does nothing while not capturing.
+        lines: What either side logs.
     """
 
     host: str
@@ -34,6 +37,7 @@ class Stage:
     node_path: str
     start_capture: Callable[[], Awaitable[None]]
     stop_capture: Callable[[], Awaitable[None]]
+    lines: dict[str, list[str]]
     api: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -59,7 +63,11 @@ class Stage:
     def _node(self, *arguments: str) -> Any:
         environment = {**os.environ, "NODE_PATH": self.node_path}
         pipe = asyncio.subprocess.PIPE
-        return asyncio.create_subprocess_exec("node", str(NODE_ENDPOINT), *arguments, stdout=pipe, env=environment)
+        command = ["node", str(NODE_ENDPOINT), *arguments]
+        return asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
+
+    def _keep(self, side: str, logged: bytes) -> None:
+        self.lines[side] += logs.shorten(logged.decode()).splitlines()
 
     async def node_client(
         self, *steps: Step, library: str = "ws", path: str = "/chat", subprotocol: str | None = None
@@ -67,7 +75,8 @@ class Stage:
         """Run a Node client to its end."""
         more = [subprotocol] if subprotocol else []
         process = await self._node("client", library, self.url(path), json.dumps(steps), *more)
-        output, _ = await process.communicate()
+        output, logged = await process.communicate()
+        self._keep("client", logged)
         self.report("client", **json.loads(output))
 
     @asynccontextmanager
@@ -78,6 +87,7 @@ class Stage:
         try:
             yield
             self.report("server", **json.loads(await process.stdout.readline()))
+            self._keep("server", await process.stderr.read())
             await process.wait()
         finally:
             if process.returncode is None:
