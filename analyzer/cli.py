@@ -231,6 +231,8 @@ def _write_rows(which: str, given: Inputs, form: str) -> int:
         if not given.quiet:
             _say("interrupted; what was found so far is written")
         return INTERRUPTED
+    if which == "connections" and not given.quiet and any(row["kind"] == "log" for row in inputs):
+        _say("logs tell of closes, not of connections: see wsclose closes")
     return _conclude(inputs, given.quiet)
 
 

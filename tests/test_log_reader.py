@@ -402,7 +402,7 @@ def test_both_searches_find_the_same_lines(parts):
     assert list(scanner.scan(data, 0, len(data))) == wanted
     assert scanner.mask_of(data.replace(b"\n", b"|")) == scanner_mask(data.replace(b"\n", b"|"), literals, masks)
     scanner = scan.Scanner(literals, masks)
-    scanner._hits = scan._with_hyperscan(literals)
+    scanner._hits = scan._with_hyperscan(tuple(literals))
     assert list(scanner.scan(data, 0, len(data))) == wanted
     assert [(b - 3, e - 3, n, m) for b, e, n, m in scanner.scan(b"ab\n" + data, 3, len(data) + 3)] == wanted
 

@@ -56,7 +56,19 @@ Key = tuple[str, str, str]
 class Row:
     """A close that may still grow."""
 
-    __slots__ = ("block", "is_gone", "keys", "lines", "record", "roles", "said", "time_ns", "view", "waits")
+    __slots__ = (
+        "block",
+        "is_gone",
+        "keys",
+        "lines",
+        "record",
+        "roles",
+        "said",
+        "time_ns",
+        "view",
+        "waits",
+        "window_ns",
+    )
 
     def __init__(self, said: Statement, time_ns: int | None, record: int, block: int) -> None:
         self.said = said
@@ -68,6 +80,7 @@ class Row:
         self.roles: set[str] | frozenset[str] = frozenset()
         self.keys: tuple[Key, ...] = ()
         self.waits = False
+        self.window_ns = WINDOW_NS
         self.is_gone = False
 
 
@@ -88,7 +101,8 @@ class Family:
 
     def drop_oldest(self) -> None:
         """The oldest row waits no longer."""
-        self.n_with_role.subtract(self.waiting.popleft().roles)
+        for role in self.waiting.popleft().roles:
+            self.n_with_role[role] -= 1
 
 
 class Joined(NamedTuple):
@@ -176,6 +190,8 @@ class Joiner:
                     return
                 self._wait(row, keys)
             self._last = row
+        if row.view.sent in CLOSES_IN:
+            row.window_ns = self._window_ns(row)
         self._rows.append(row)
 
     def refuse(self, refusal: Refusal, time_ns: int | None, record: int) -> None:
@@ -189,10 +205,12 @@ class Joiner:
 
         Such a line follows at once, and tells of no code but 1006: that is what an endpoint says of what never opened.
         """
+        while self._refusals and row.record - self._refusals[0][3] > REFUSED_LINES:
+            self._refusals.popleft()
         if row.view.code not in (None, 1006):
             return False
-        for refusal, roles, time_ns, record in self._refusals:
-            if refusal.family != row.said.family or row.said.role not in roles or row.record - record > REFUSED_LINES:
+        for refusal, roles, time_ns, _ in self._refusals:
+            if refusal.family != row.said.family or row.said.role not in roles:
                 continue
             if refusal.client and row.said.client and refusal.client != row.said.client:
                 continue
@@ -238,7 +256,7 @@ class Joiner:
     def _is_near(self, a: Row, b: Row) -> bool:
         if a.time_ns is None or b.time_ns is None:
             return abs(a.record - b.record) <= WINDOW_LINES
-        return abs(a.time_ns - b.time_ns) <= self._window_ns(a)
+        return abs(a.time_ns - b.time_ns) <= a.window_ns
 
     def _window_ns(self, row: Row) -> int:
         """How long a row waits: where it sent a Close, as long as its system waits for the answer."""
@@ -280,6 +298,7 @@ class Joiner:
         if row.time_ns is None or (more.time_ns is not None and more.time_ns < row.time_ns):
             row.time_ns = more.time_ns
         row.view = merged
+        row.window_ns = self._window_ns(row)
         if not is_sure:
             row.said = first._replace(reason=reason)
             return
@@ -319,7 +338,7 @@ class Joiner:
             return False
         if row.time_ns is None or self._latest_ns is None:
             return self._latest_record - row.record <= WINDOW_LINES
-        return self._latest_ns - row.time_ns <= self._window_ns(row)
+        return self._latest_ns - row.time_ns <= row.window_ns
 
 
 def _reason(said: list[tuple[View, str | None]], merged: View, *, stronger: bool) -> str | None:

@@ -32,6 +32,9 @@ CONTINUES = re.compile(
 )
 """Lines of a traceback: indented ones, and the sentences between its parts."""
 
+OWN_CLOCK = re.compile(r"[\W_]{0,3}(?:\d{1,4}[-./]\d{1,2}[-./]\d{1,4}[ T,]{1,2})?\d{1,2}:\d\d:\d\d")
+"""What a line begins with that has a time without a date, or a date in an order that is not read."""
+
 EXCEPTION = re.compile(r"[A-Za-z_][\w.$]*(?:Error|Exception|Closed|ClosedOK|Disconnect)\b")
 """A line that names an exception, where it begins at the margin."""
 
@@ -282,6 +285,8 @@ class LogReader:
         The time is that of the nearest line before it that has one. The block is its own, unless it goes on with a
         traceback. Looks no further than to the line that was read last, which looked for itself.
         """
+        if OWN_CLOCK.match(text):
+            return record, None  # it has a time of its own, in a form that is not read
         at, number = begin, record
         last, block = self._last
         goes_on = n_between = 0

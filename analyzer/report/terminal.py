@@ -39,6 +39,7 @@ REPORTED_BY = {
     "unknown": "What endpoints report whose side the log does not tell",
 }
 
+ENDERS = ("client", "server", "proxy")
 SIDES = {"unknown": "side not told"}
 
 UNSEEN = "bytes are missing, so it is not known whether"
@@ -161,7 +162,9 @@ def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> No
     grid.add_column(ratio=1)
     for row in rows[:ROWS_SHOWN]:
         code = f" {row['code']}" if row.get("code") else ""
-        grid.add_row(f"{row['count']:,}", f"{row['endpoint']}{code}", Text(row["evidence"], "yellow"), row["title"])
+        by = f" (ended by the {row['ended_by']})" if row.get("ended_by") in ENDERS else ""
+        title = f"{row['title']}{by}"
+        grid.add_row(f"{row['count']:,}", f"{row['endpoint']}{code}", Text(row["evidence"], "yellow"), title)
     console.print(grid)
     _print_rest(console, len(rows) - ROWS_SHOWN, "row")
 
