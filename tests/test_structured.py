@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from analyzer.logs import structured
 from analyzer.logs.catalogue import Catalogue
-from analyzer.logs.check import read_rows
+from analyzer.logs.check import MAX_LINE_S, read_rows
 from analyzer.logs.joining import Row, to_table
+from analyzer.logs.record import MAX_TEXT
 from analyzer.logs.statement import Reader, Statement
+from analyzer.logs.timestamp import Clock
 from analyzer.model import CLOSES
 from analyzer.report.rows import WRITERS
 from analyzer.verdict.statement import Means, Said, decide
@@ -215,3 +218,20 @@ def test_the_names_are_documented():
     page = (Path(__file__).parent.parent / "docs" / "log_formats.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?:code|code, where.*?|reason|clean|initiator|sent code) \| (.*) \|$", page, re.MULTILINE)
     assert {name.strip("`") for row in rows for name in row.split()} == set(structured.KINDS)
+
+
+def test_no_line_keeps_the_rule_busy():
+    starts = ("websocket closed code=1006 ", "if websocket is closed ", "closing request ", "a='", '"code": ', "ws ")
+    runs = (" ", "a", "1", "'", '"', "\\", "(", "a=", "clos ", "request ", "ws ", "\n", "closed ")
+    slowest = 0.0
+    for start in starts:
+        for run in runs:
+            for line in (
+                start + run * MAX_TEXT,
+                (start + run) * MAX_TEXT,
+                run * (MAX_TEXT // 2 // len(run)) + start * 99,
+            ):
+                started = time.perf_counter()
+                structured.read((line[:MAX_TEXT], [], None), Clock())
+                slowest = max(slowest, time.perf_counter() - started)
+    assert slowest < MAX_LINE_S
