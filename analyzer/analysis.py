@@ -13,6 +13,7 @@ import time
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from analyzer import kernel, pool, sources
@@ -25,6 +26,7 @@ from analyzer.logs.reader import LogReader
 from analyzer.logs.timestamp import Clock
 from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter, Table
 from analyzer.packing import Unpacked
+from analyzer.pool import Result
 from analyzer.report.counts import Counts
 from analyzer.verdict.connections import to_tables
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 Path = str | os.PathLike[str]
 
 LOG_CHUNK_BYTES = 1 << 21
+PACKET_BYTES = 1500
+"""Packets of a capture are at most about so large, so that it holds this many at least."""
+
 IDLE_S = 2.0
 """A live log that says nothing for so long gets its waiting rows written."""
 
@@ -140,14 +145,11 @@ def stream_sources(
         for source in found:
             yield from read_source(source, settings, progress)
         return
-    _compile_for(found)
     with tempfile.TemporaryDirectory(prefix="wsclose-") as directory:
         spool = functools.partial(_spool, settings=settings, directory=directory)
         broken = functools.partial(_spool_loss, directory=directory)
-        for source, path in zip(found, pool.map_sources(spool, found, workers=workers, broken=broken), strict=True):
+        for path in _side_by_side(spool, found, workers=workers, broken=broken, progress=progress):
             yield from _unspool(path)
-            if progress is not None:
-                progress(source.name, source.size_bytes() or 0, source.size_bytes())
 
 
 def fold_sources(
@@ -166,20 +168,37 @@ def fold_sources(
                 raise
             yield counts
         return
-    _compile_for(found)
     count = functools.partial(_count, settings=settings)
-    for source, counts in zip(found, pool.map_sources(count, found, workers=workers, broken=_count_loss), strict=True):
-        yield counts
+    yield from _side_by_side(count, found, workers=workers, broken=_count_loss, progress=progress)
+
+
+def _side_by_side(
+    work: Callable[[sources.Source], Result],
+    found: list[sources.Source],
+    *,
+    workers: int,
+    broken: Callable[[sources.Source], Result],
+    progress: Progress | None,
+) -> Iterator[Result]:
+    """Do this for every input in processes; progress is told when a result was taken."""
+    _compile_for(found)
+    for source, result in zip(found, pool.map_sources(work, found, workers=workers, broken=broken), strict=True):
+        yield result
         if progress is not None:
             progress(source.name, source.size_bytes() or 0, source.size_bytes())
 
 
 def _compile_for(found: list[sources.Source]) -> None:
     """Compile the kernels before processes start, where captures are large enough for it: each would do it again."""
-    for source in found:
+    sized = sorted(((source.size_bytes() or 0, source) for source in found), key=itemgetter(0), reverse=True)
+    for size, source in sized:
+        n_packets = size // PACKET_BYTES
+        if n_packets < kernel.LOAD_AFTER_PACKETS:
+            break
         with contextlib.suppress(CaptureError, OSError), source.open() as file:
             if sources.sniff(file.peek(sources.HEAD_BYTES), source.name) == "capture":
-                kernel.expect((source.size_bytes() or 0) // 1500)
+                kernel.expect(n_packets)
+                break  # the largest decides
 
 
 def _count(source: sources.Source, settings: Settings) -> Counts:
@@ -274,7 +293,7 @@ class _CaptureReading:
         if self._size is None or not reader.n_bytes:
             return reader.n_packets
         # kernels walk payload too: 1,500 bytes of it count like another packet
-        return max(reader.n_packets * self._size // reader.n_bytes, self._size // 1500)
+        return max(reader.n_packets * self._size // reader.n_bytes, self._size // PACKET_BYTES)
 
     def _to_batches(self, finished: list[Finished]) -> Iterator[Batch]:
         for some in finished:

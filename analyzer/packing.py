@@ -6,7 +6,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 """First bytes of what is unpacked."""
@@ -23,20 +23,14 @@ FOREIGN = {
 }
 """First bytes of what is only named in an error."""
 
+FIRST_BYTES = 1 << 12
+"""Enough to tell what a file is; most files of a directory are asked no more."""
+
 READ_BYTES = 1 << 18
 STEP_BYTES = 1 << 14
 SALVAGED_BYTES = 4
+DAMAGES = (OSError, lzma.LZMAError, EOFError, ValueError)
 SNIFFED_BYTES = max(map(len, MAGIC))
-
-
-class Decompressor(Protocol):
-    """What the decompressors of the standard library share."""
-
-    eof: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """Unpack at most so many bytes."""
 
 
 def _zstd() -> Any:
@@ -73,7 +67,7 @@ class Unpacked(io.RawIOBase):
         self.is_cut = False
         self.damage: str | None = None
         head = b""
-        while len(head) < SNIFFED_BYTES and (more := self._pull(READ_BYTES)):
+        while len(head) < SNIFFED_BYTES and (more := self._pull(FIRST_BYTES)):
             head += more
         self.compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "none")
         self._held = b"" if self.compression != "none" else head
@@ -143,11 +137,9 @@ class Unpacked(io.RawIOBase):
                 self._member = OPENERS[self.compression]()
             try:
                 out = self._unpack(most)
-            except (OSError, lzma.LZMAError, EOFError, ValueError) as error:
-                self._damage(error)
-                return b""
             except Exception as error:
-                if type(error).__name__ != "ZstdError":  # its class is only there where zstd is
+                # the class of zstd's own is only there where zstd is
+                if not isinstance(error, DAMAGES) and type(error).__name__ != "ZstdError":
                     raise
                 self._damage(error)
                 return b""

@@ -9,7 +9,8 @@ import pytest
 
 from analyzer.errors import CatalogueError
 from analyzer.logs import catalogue, check
-from analyzer.logs.catalogue import Catalogue, Format
+from analyzer.logs.catalogue import Catalogue
+from analyzer.logs.format import Format
 
 FORMATS = catalogue.load().formats
 SAMPLES = [(fmt, i, sample) for fmt in FORMATS for i, sample in enumerate(fmt.samples)]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.logs import joining
-from analyzer.logs.catalogue import Catalogue, Format
+from analyzer.logs.catalogue import Catalogue
+from analyzer.logs.format import Format
 from analyzer.logs.reader import LogReader
 from analyzer.logs.timestamp import Clock
 

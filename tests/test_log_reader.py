@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from analyzer.logs import reader as reading
 from analyzer.logs import scan, structured
-from analyzer.logs.catalogue import Catalogue, Format
+from analyzer.logs.catalogue import Catalogue
+from analyzer.logs.format import Format
 from analyzer.logs.reader import LogReader
 from analyzer.logs.statement import Reader
 from analyzer.logs.timestamp import Clock

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from analyzer import analysis
 from analyzer.errors import CaptureError
-from analyzer.logs.catalogue import Catalogue, Format
+from analyzer.logs.catalogue import Catalogue
+from analyzer.logs.format import Format
 from analyzer.packing import FOREIGN, READ_BYTES, Unpacked
 from analyzer.sources import LOG_NAME, sniff
 

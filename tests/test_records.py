@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer.logs.catalogue import Catalogue, Format
+from analyzer.logs.catalogue import Catalogue
+from analyzer.logs.format import Format
 from analyzer.logs.reader import LogReader
 from analyzer.logs.record import MAX_TEXT, unwrap
 from analyzer.logs.timestamp import Clock

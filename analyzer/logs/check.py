@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from analyzer.logs.catalogue import Catalogue, Format, Pattern
+from analyzer.logs.catalogue import Catalogue
+from analyzer.logs.format import Format, Pattern
 from analyzer.logs.reader import LogReader
 from analyzer.logs.record import MAX_TEXT, unwrap
 from analyzer.logs.statement import Refusal, Statement
@@ -75,9 +76,9 @@ def check_format(fmt: Format) -> Iterator[str]:
             yield f"reject[{i}]: is taken for a close: {claim(rows[0])}"
     for pattern in fmt.patterns:
         if pattern.key not in used and not pattern.always_drops:
-            yield f"pattern.{pattern.key.partition('.')[2]}: has no sample"
+            yield f"pattern.{pattern.name}: has no sample"
         elif pattern.always_drops and pattern.key not in dropped:
-            yield f"pattern.{pattern.key.partition('.')[2]}: no reject shows what it drops"
+            yield f"pattern.{pattern.name}: no reject shows what it drops"
     yield from check_times(fmt)
 
 
@@ -98,7 +99,7 @@ def _check_sample(fmt: Format, catalogue: Catalogue, sample: dict[str, Any]) -> 
     hits = []
     for said, pattern, line in _answers(fmt, sample["line"]):
         if isinstance(said, Statement):
-            hits.append((pattern.key.partition(".")[2], line))
+            hits.append((pattern.name, line))
     for i, (name, line) in enumerate(hits):
         for other, again in hits[:i]:
             if again is line:
@@ -118,7 +119,7 @@ def _check_sample(fmt: Format, catalogue: Catalogue, sample: dict[str, Any]) -> 
 
 def _how_far(fmt: Format, sample: dict[str, Any]) -> str:
     """Where in a line its pattern stops to fit: the longest beginning of the expression that still matches."""
-    regex = next((p.regex for p in fmt.patterns if p.key.partition(".")[2] == sample["pattern"]), None)
+    regex = next((p.regex for p in fmt.patterns if p.name == sample["pattern"]), None)
     if regex is None:
         return ""
     for length in range(len(regex.pattern) - 1, 0, -1):
@@ -136,7 +137,7 @@ def _how_far(fmt: Format, sample: dict[str, Any]) -> str:
 
 def hostile_lines(fmt: Format, pattern: Pattern) -> Iterator[str]:
     """Lines made to keep an expression busy: what it finds, whole and cut, repeated, and before long runs."""
-    name = pattern.key.partition(".")[2]
+    name = pattern.name
     starts = [sample["line"] for sample in fmt.samples if sample.get("pattern") == name and "line" in sample][:2]
     starts += (pattern.find or fmt.find)[:2]
     for start in starts:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from analyzer.logs.statement import UNTIMED, Refusal, Statement
 from analyzer.model import CLOSES, FAILING, Endpoint, Evidence, Initiator, Provenance, Received, Table
-from analyzer.verdict.statement import View, settle
+from analyzer.verdict.statement import CLOSE_PASSED, View, settle
 
 WINDOW_NS = 2_000_000_000
 """Lines about one close lie within this of each other."""
@@ -43,7 +43,6 @@ ORDER = (
 )
 """Whose word goes first when lines about one close are put together, weakest first."""
 
-CLOSES_IN = (Received.STATUS, Received.EMPTY)
 SAID = ("reason", "duration_s", "client", "server", "host", "path")
 """Columns that come from the statement as they are."""
 
@@ -190,7 +189,7 @@ class Joiner:
                     return
                 self._wait(row, keys)
             self._last = row
-        if row.view.sent in CLOSES_IN:
+        if row.view.sent in CLOSE_PASSED:
             row.window_ns = self._window_ns(row)
         self._rows.append(row)
 
@@ -260,7 +259,7 @@ class Joiner:
 
     def _window_ns(self, row: Row) -> int:
         """How long a row waits: where it sent a Close, as long as its system waits for the answer."""
-        if row.view.sent in CLOSES_IN and row.view.received is Received.UNKNOWN:
+        if row.view.sent in CLOSE_PASSED and row.view.received is Received.UNKNOWN:
             return self._windows_ns.get(row.said.family, WINDOW_NS)
         return WINDOW_NS
 
@@ -349,8 +348,10 @@ def _reason(said: list[tuple[View, str | None]], merged: View, *, stronger: bool
         merged: What they make together.
         stronger: Whether the second goes before the first.
     """
-    if merged.received in CLOSES_IN:
-        said = [(view, reason) for view, reason in said if view.received in CLOSES_IN or view.sent not in CLOSES_IN]
+    if merged.received in CLOSE_PASSED:
+        said = [
+            (view, reason) for view, reason in said if view.received in CLOSE_PASSED or view.sent not in CLOSE_PASSED
+        ]
     reasons = [reason for _, reason in (reversed(said) if stronger else said)]
     return next((reason for reason in reasons if reason), "" if "" in reasons else None)
 
@@ -414,7 +415,7 @@ def _merge(a: View, b: View) -> View:
 
 def _by_order(a: View, b: View) -> str:
     """Whose Close was first, where the earlier line tells of one alone and the later one of the other."""
-    closes = CLOSES_IN
+    closes = CLOSE_PASSED
     if a.received in closes and a.sent is Received.UNKNOWN and b.sent in closes and b.received is Received.UNKNOWN:
         return "remote"
     if a.sent in closes and a.received is Received.UNKNOWN and (b.received in closes or b.received is Received.NONE):

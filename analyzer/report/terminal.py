@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.knowledge.catalogue import Catalogue, CodeInfo
-from analyzer.logs.catalogue import Format
+from analyzer.logs.format import Format
 from analyzer.report.document import assumptions, headline, percent
 from analyzer.report.text import plural, visible
 

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from analyzer.model import FAILING, LOCAL_ONLY, Confidence, Endpoint, Evidence, Initiator, Provenance, Received
 
+CLOSE_PASSED = (Received.STATUS, Received.EMPTY)
+"""A Close came in, or where it stands for what was sent, went out."""
+
 
 class Means(enum.StrEnum):
     """What the code on a log line stands for, by the rule of the system that printed it."""
@@ -90,7 +93,7 @@ def decide(said: Said) -> View:
         received, evidence = Received.EMPTY, Evidence.LOG_RECEIVED
     elif means is Means.NONE:
         code, provenance, received = 1006, Provenance.SYNTHESIZED, Received.NONE
-        evidence = Evidence.LOG_SENT if said.sent in (Received.STATUS, Received.EMPTY) else Evidence.LOG_STATED
+        evidence = Evidence.LOG_SENT if said.sent in CLOSE_PASSED else Evidence.LOG_STATED
     elif means is Means.REFUSED:
         code, wire_code = 1006, code
         # where the refused code is 1006 itself, the line names what the endpoint reports, and not as made up
@@ -104,7 +107,7 @@ def decide(said: Said) -> View:
             provenance = Provenance.INFERRED
     else:
         code, provenance = None, Provenance.UNDETERMINED
-        if said.sent in (Received.STATUS, Received.EMPTY):
+        if said.sent in CLOSE_PASSED:
             evidence = Evidence.LOG_SENT
     if not said.is_known and code is not None:
         confidence = Confidence.LOW
@@ -114,7 +117,7 @@ def decide(said: Said) -> View:
     if (
         initiator == Initiator.UNKNOWN
         and received is Received.NONE
-        and said.sent in (Received.STATUS, Received.EMPTY)
+        and said.sent in CLOSE_PASSED
         and said.sent_code not in FAILING
     ):
         initiator = "local"  # nothing had come in that it could have answered
