@@ -7,15 +7,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analyzer.analysis import Analysis, Batch, read, stream
+    from analyzer.analysis import Analysis, read, stream
+    from analyzer.connection import Connection
     from analyzer.errors import AnalyzerError, CaptureError, CatalogueError, UsageError
+    from analyzer.reading import Batch
     from analyzer.report.document import Report
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Analysis": "analyzer.analysis",
-    "Batch": "analyzer.analysis",
+    "Batch": "analyzer.reading",
+    "Connection": "analyzer.connection",
     "read": "analyzer.analysis",
     "stream": "analyzer.analysis",
     "AnalyzerError": "analyzer.errors",
@@ -31,6 +34,7 @@ __all__ = [
     "Batch",
     "CaptureError",
     "CatalogueError",
+    "Connection",
     "Report",
     "UsageError",
     "__version__",

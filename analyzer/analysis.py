@@ -6,88 +6,31 @@ import functools
 import os
 import pathlib
 import pickle
-import select
-import sys
 import tempfile
-import time
-import zoneinfo
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from analyzer import kernel, pool, sources
-from analyzer.capture.container import Reader
-from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
-from analyzer.errors import CaptureError, UsageError
+from analyzer.capture.tracker import MAX_FLOWS
+from analyzer.errors import CaptureError
 from analyzer.knowledge import catalogue as knowledge
 from analyzer.logs import catalogue as formats_catalogue
-from analyzer.logs.reader import LogReader
-from analyzer.logs.timestamp import Clock
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter, Table
-from analyzer.packing import Unpacked
+from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
 from analyzer.pool import Result
-from analyzer.report.counts import Counts
-from analyzer.verdict.connections import to_tables
+from analyzer.progress import choose
+from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_source
+from analyzer.report.counts import DIMENSIONS, TOP, Counts
+from analyzer.selection import Filter, Selection, parse_step, select
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analyzer.connection import Connection
     from analyzer.report.document import Report
 
 Path = str | os.PathLike[str]
-
-LOG_CHUNK_BYTES = 1 << 21
-PACKET_BYTES = 1500
-"""Packets of a capture are at most about so large, so that it holds this many at least."""
-
-IDLE_S = 2.0
-"""A live log that says nothing for so long gets its waiting rows written."""
-
-
-class Batch(NamedTuple):
-    """Rows as they are found. `inputs` has a row once a file is done, the other two while it is read."""
-
-    closes: Table
-    connections: Table
-    inputs: Table
-
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with source, bytes read (packed ones where it is packed) and size in bytes (None where unknown)."""
-
-
-class Settings(NamedTuple):
-    """How inputs are read; the same for all of them, in whatever process.
-
-    Attributes:
-        ports: Server ports whose connections are WebSockets even where the capture lacks their handshake.
-        max_flows: TCP connections that may be open at once; beyond it those idle longest are dropped and counted.
-        formats: Directories with further log formats.
-        tz: Time zone of logs that name none, None for UTC, which is then said to be assumed.
-        dedupe: Whether lines of a log about one close become one row.
-
-    """
-
-    ports: tuple[int, ...] = ()
-    max_flows: int = MAX_FLOWS
-    formats: tuple[pathlib.Path, ...] = ()
-    tz: str | None = None
-    dedupe: bool = True
-
-    def zone(self) -> dt.tzinfo:
-        """The time zone by its name.
-
-        Raises:
-            UsageError: There is none of this name.
-
-        """
-        if self.tz is None or self.tz.upper() == "UTC":
-            return dt.UTC
-        try:
-            return zoneinfo.ZoneInfo(self.tz)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise UsageError(f"{self.tz}: no such time zone; name one like Europe/Vienna") from error
 
 
 def stream(
@@ -153,13 +96,27 @@ def stream_sources(
 
 
 def fold_sources(
-    found: list[sources.Source], settings: Settings, *, jobs: int = 1, progress: Progress | None = None
+    found: list[sources.Source],
+    settings: Settings,
+    *,
+    step_ns: int | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Iterator[Counts]:
-    """Count inputs that were found before, each by itself: `Counts.merge` puts them together."""
+    """Count inputs that were found before, each by itself: `Counts.merge` puts them together.
+
+    Args:
+        found: From `prepare`.
+        settings: How they are read.
+        step_ns: As for `Counts`.
+        jobs: Processes that may read side by side.
+        progress: As for `stream`.
+
+    """
     workers = pool.n_workers(found, jobs)
     if workers == 1:
         for source in found:
-            counts = Counts()
+            counts = Counts(step_ns=step_ns)
             try:
                 for batch in read_source(source, settings, progress):
                     counts.add(*batch)
@@ -168,8 +125,9 @@ def fold_sources(
                 raise
             yield counts
         return
-    count = functools.partial(_count, settings=settings)
-    yield from _side_by_side(count, found, workers=workers, broken=_count_loss, progress=progress)
+    count = functools.partial(_count, settings=settings, step_ns=step_ns)
+    broken = functools.partial(_count_loss, step_ns=step_ns)
+    yield from _side_by_side(count, found, workers=workers, broken=broken, progress=progress)
 
 
 def _side_by_side(
@@ -201,15 +159,15 @@ def _compile_for(found: list[sources.Source]) -> None:
                 break  # the largest decides
 
 
-def _count(source: sources.Source, settings: Settings) -> Counts:
-    counts = Counts()
+def _count(source: sources.Source, settings: Settings, step_ns: int | None) -> Counts:
+    counts = Counts(step_ns=step_ns)
     for batch in read_source(source, settings, None):
         counts.add(*batch)
     return counts
 
 
-def _count_loss(source: sources.Source) -> Counts:
-    counts = Counts()
+def _count_loss(source: sources.Source, step_ns: int | None) -> Counts:
+    counts = Counts(step_ns=step_ns)
     counts.add(*_loss(source))
     return counts
 
@@ -246,190 +204,6 @@ def _unspool(path: str) -> Iterator[Batch]:
     pathlib.Path(path).unlink()
 
 
-class _Reading(Protocol):
-    """One input while it is read."""
-
-    def batches(self) -> Iterator[Batch]:
-        """Rows as they are found, up to the end."""
-
-    def finish(self) -> Iterator[Batch]:
-        """What is left when no more is read."""
-
-    def conclude(self) -> tuple[str, str | None]:
-        """Status and message."""
-
-    def describe(self) -> dict[str, Any]:
-        """Columns of the row of `inputs`."""
-
-
-class _CaptureReading:
-    """Packets to connections to rows."""
-
-    def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
-        self._source = source
-        self._size = source.size_bytes() if file.compression == "none" else None
-        self._reader = Reader(file, source.name)
-        self._tracker = Tracker(ports=settings.ports, max_flows=settings.max_flows)
-        self._known = knowledge.load()
-        self._started = time.monotonic()
-
-    def batches(self) -> Iterator[Batch]:
-        for chunk in self._reader.chunks():
-            spent = int((time.monotonic() - self._started) / kernel.INTERPRETED_S)
-            kernel.expect(max(self._packets_to_come(), spent))
-            yield from self._to_batches(self._tracker.feed(chunk))
-
-    def finish(self) -> Iterator[Batch]:
-        yield from self._to_batches(self._tracker.finish())
-
-    def conclude(self) -> tuple[str, str | None]:
-        if self._reader.damaged_at is not None:
-            return "damaged", self._reader.damage
-        return ("cut", "the last record is cut off") if self._reader.is_cut else ("ok", None)
-
-    def _packets_to_come(self) -> int:
-        """Estimate from the packets so far: in a file all of it, in a stream what came already."""
-        reader = self._reader
-        if self._size is None or not reader.n_bytes:
-            return reader.n_packets
-        # kernels walk payload too: 1,500 bytes of it count like another packet
-        return max(reader.n_packets * self._size // reader.n_bytes, self._size // PACKET_BYTES)
-
-    def _to_batches(self, finished: list[Finished]) -> Iterator[Batch]:
-        for some in finished:
-            closes, connections = to_tables(some, source=self._source.name, catalogue=self._known)
-            yield Batch(closes, connections, Table(INPUTS))
-
-    def describe(self) -> dict[str, Any]:
-        reader, tracker = self._reader, self._tracker
-        lost = None
-        if reader.damaged_at is not None and self._size is not None:
-            lost = max(0, self._size - reader.damaged_at)
-        row = {
-            "kind": reader.kind,
-            "bytes": reader.n_bytes,
-            "records": reader.n_packets,
-            "flows": tracker.n_flows,
-            "connections": tracker.n_connections,
-            "first": reader.first_ns,
-            "last": reader.last_ns,
-            "damaged_at": reader.damaged_at,
-            "lost_bytes": lost,
-            "skipped_encrypted": tracker.n_encrypted,
-            "skipped_midstream": tracker.n_midstream,
-            "skipped_evicted": tracker.n_evicted,
-            "skipped_parked": tracker.n_dropped_segments,
-            "skipped_heads": tracker.n_skipped_heads,
-        }
-        return row | {f"skipped_{c.name.lower()}": int(tracker.counters[c]) for c in Counter}
-
-
-class _LogReading:
-    """Lines to rows."""
-
-    def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
-        self._file = file
-        self._settings = settings
-        self._n_bytes = 0
-        changed_ns = source.changed_ns()
-        self._clock = Clock(zone=settings.zone(), newest_ns=time.time_ns() if changed_ns is None else changed_ns)
-        self._reader = LogReader(
-            formats_catalogue.load(*settings.formats),
-            self._clock,
-            source.name,
-            dedupe=settings.dedupe,
-        )
-        self._is_live = source.size_bytes() is None and sys.platform != "win32"
-
-    def batches(self) -> Iterator[Batch]:
-        while True:
-            if self._is_live and not self._has_more():
-                yield self._batch(self._reader.rest())
-            data = self._file.read(LOG_CHUNK_BYTES)
-            if not data:
-                return
-            self._n_bytes += len(data)
-            yield self._batch(self._reader.feed(data))
-
-    def finish(self) -> Iterator[Batch]:
-        yield self._batch(self._reader.finish())
-
-    @staticmethod
-    def _batch(closes: Table) -> Batch:
-        return Batch(closes, Table(CONNECTIONS), Table(INPUTS))
-
-    def _has_more(self) -> bool:
-        """Whether the next read returns soon."""
-        if self._file.peeked:
-            return True
-        ready, _, _ = select.select([self._file.fileno()], [], [], IDLE_S)
-        return bool(ready)
-
-    def conclude(self) -> tuple[str, str | None]:
-        return "ok", None
-
-    def describe(self) -> dict[str, Any]:
-        reader, clock = self._reader, self._clock
-        return {
-            "kind": "log",
-            "bytes": self._n_bytes,
-            "records": reader.n_lines,
-            "first": reader.first_ns,
-            "last": reader.last_ns,
-            "assumed_tz": (self._settings.tz or "UTC") if clock.assumed_zone else None,
-            "assumed_year": clock.assumed_year,
-            "joined_lines": reader.n_joined,
-            "skipped_long_lines": reader.n_long,
-            "skipped_unopened": reader.n_unopened,
-        }
-
-
-READINGS: dict[str, Callable[[Unpacked, sources.Source, Settings], _Reading]] = {
-    "capture": _CaptureReading,
-    "log": _LogReading,
-}
-"""What reads an input, by what `sources.sniff` says that it is."""
-
-
-def read_source(source: sources.Source, settings: Settings, progress: Progress | None) -> Iterator[Batch]:
-    """Read one input; its last batch holds its row of `inputs`.
-
-    Raises:
-        KeyboardInterrupt: It was interrupted; all that was found before was yielded.
-
-    """
-    reading: _Reading | None = None
-    file: Unpacked | None = None
-    status, message = "interrupted", None
-    try:
-        with source.open() as file:
-            reading = READINGS[sources.sniff(file.peek(sources.HEAD_BYTES), source.name)](file, source, settings)
-            size = source.size_bytes()
-            for batch in reading.batches():
-                yield batch
-                if progress is not None:
-                    progress(source.name, file.n_packed_bytes, size)
-            yield from reading.finish()
-            status, message = reading.conclude()
-            if file.damage is not None:
-                status, message = "damaged", file.damage
-            elif file.is_cut:
-                status, message = "cut", f"the {file.compression} data is cut off"
-    except KeyboardInterrupt:
-        if reading is not None:
-            yield from reading.finish()
-    except CaptureError as error:
-        status, message = "failed", error.why
-    except OSError as error:
-        status, message = "failed", (error.strerror or str(error)).lower()
-    row: dict[str, Any] = {"source": source.name, "status": status, "message": message}
-    if reading is not None and file is not None:
-        row |= {"compression": file.compression, **reading.describe()}
-    yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
-    if status == "interrupted":
-        raise KeyboardInterrupt
-
-
 class Analysis:
     """Everything that was read, gathered.
 
@@ -438,7 +212,16 @@ class Analysis:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, found: Sequence[sources.Source] = (), settings: Settings | None = None) -> None:
+        """Begin with nothing.
+
+        Args:
+            found: What the rows come from, to look again at single connections.
+            settings: How it was read.
+
+        """
+        self._found = {source.name: source for source in found}
+        self._settings = settings or Settings()
         self._batches: list[Batch] = []
         self.counts = Counts()
 
@@ -462,11 +245,94 @@ class Analysis:
         """One row per file: what was read of it, and what could not be seen."""
         return Table.concatenate(INPUTS, [batch.inputs for batch in self._batches]).to_pandas()
 
-    def report(self) -> "Report":
-        """Frequencies with their documented diagnosis; shows itself in a notebook and prints as text."""
+    def connection(self, prefix: str | None = None, *, lang: str = "en") -> "Connection":
+        """One connection to look at, with its story and its life.
+
+        Args:
+            prefix: Beginning of its key in the column `connection`, as much as is needed to tell it from others.
+                Without it the only connection there is.
+            lang: Language of what people read.
+
+        Raises:
+            UsageError: No connection begins so, or more than one, or there is no such language.
+
+        """
+        from analyzer.connection import Connection, find
+        from analyzer.knowledge import language
+
+        keys = [
+            (batch, i)
+            for batch in self._batches
+            for i, key in enumerate(batch.connections["connection"])
+            if key.startswith(prefix or "")
+        ]
+        row = find([next(iter(batch.connections.take([i]).rows())) for batch, i in keys], prefix)
+        batch, _ = keys[0]
+        mine = [i for i, key in enumerate(batch.closes["connection"]) if key == row["connection"]]
+        return Connection(
+            row,
+            list(batch.closes.take(mine).rows()),
+            self._found[row["source"]],
+            language=language.load(lang),
+            ports=self._settings.ports,
+        )
+
+    def report(
+        self,
+        *,
+        by: str | Sequence[str] = DIMENSIONS,
+        freq: str | None = None,
+        top: int = TOP,
+        lang: str = "en",
+        host: Filter = None,
+        code: Filter = None,
+        since: str | dt.datetime | None = None,
+        until: str | dt.datetime | None = None,
+        endpoint: Filter = None,
+        provenance: Filter = None,
+    ) -> "Report":
+        """Frequencies with their documented diagnosis; shows itself in a notebook and prints as text.
+
+        Args:
+            by: What to break the views down by: host, path, peer, system, subprotocol, or several of them.
+            freq: Step of the timeline, such as `10min`, `1h`, `1d`; chosen by the data without it.
+            top: Values of each of these to name.
+            lang: Language of what people read: en, id, th, vi, zh, ar.
+            host: Count the closes of this host alone (patterns such as `*.example.org`), or of several.
+            code: Code, range such as "4000-4999", "none" for no code, or several.
+            since: First instant that counts, as "2026-11-20" or "2026-11-20T14:30:00Z".
+            until: First instant that no longer counts.
+            endpoint: client, server, proxy or unknown, or several.
+            provenance: wire, synthesized, reported, inferred or undetermined, or several.
+
+        Raises:
+            UsageError: A value that means nothing.
+
+        """
+        from analyzer.knowledge import language
         from analyzer.report.document import Report
 
-        return Report(self.counts, knowledge.load())
+        selection = select(host=host, code=code, since=since, until=until, endpoint=endpoint, provenance=provenance)
+        step_ns = None if freq is None else parse_step(freq)
+        return Report(
+            self._fold(selection, step_ns),
+            knowledge.load(),
+            by=(by,) if isinstance(by, str) else by,
+            top=top,
+            step_ns=step_ns,
+            selection=selection,
+            language=language.load(lang),
+        )
+
+    def _fold(self, selection: Selection, step_ns: int | None) -> Counts:
+        """The counts of these closes; those that were made while reading, where all are wanted."""
+        if selection.is_everything and step_ns is None:
+            return self.counts
+        counts, sieve = Counts(step_ns=step_ns), Sieve(selection)
+        for batch in self._batches:
+            counts.add(*sieve.apply(batch))
+        counts.sums["left_out"] += sieve.n_left_out
+        return counts
 
     def __repr__(self) -> str:
         n, views = self.counts.n_inputs, sum(self.counts.views.values())
@@ -481,8 +347,19 @@ def read(
     tz: str | None = None,
     dedupe: bool = True,
     jobs: int = 1,
+    progress: bool = True,
 ) -> Analysis:
     """Read captures and logs and gather all rows; arguments as for `stream`.
+
+    Args:
+        paths: As for `stream`, and so the others.
+        ports: See there.
+        max_flows: See there.
+        formats: See there.
+        tz: See there.
+        dedupe: See there.
+        jobs: See there.
+        progress: Whether a line in a notebook or on a terminal shows how far reading is, once it takes long.
 
     Raises:
         UsageError: Nothing to read, or no such time zone.
@@ -490,9 +367,12 @@ def read(
         CaptureError: Not one input could be read.
 
     """
-    analysis = Analysis()
-    for batch in stream(*paths, ports=ports, max_flows=max_flows, formats=formats, tz=tz, dedupe=dedupe, jobs=jobs):
-        analysis.add(batch)
+    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe)
+    found = prepare(paths, settings)
+    analysis = Analysis(found, settings)
+    with contextlib.closing(choose(len(found))) as shown:
+        for batch in stream_sources(found, settings, jobs=jobs, progress=shown.tell if progress else None):
+            analysis.add(batch)
     failed = [row for row in analysis.counts.inputs if row["status"] == "failed"]
     if len(failed) == len(analysis.counts.inputs):
         raise CaptureError(failed[0]["source"], failed[0]["message"])

@@ -6,27 +6,41 @@ import gc
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 
 from analyzer import __version__
 from analyzer.errors import AnalyzerError, UsageError
 from analyzer.model import CLOSES, CONNECTIONS, Table
+from analyzer.options import Inputs, format_option, input_options, lang_option, redact_option, spoken
+from analyzer.output import (
+    BINARY,
+    INTERRUPTED,
+    MET,
+    OK,
+    USAGE,
+    RowsBeside,
+    choose_format,
+    conclude,
+    open_binary,
+    open_output,
+    open_rows,
+    progress_of,
+    refuse_overwriting,
+    refuse_unless_read,
+    say,
+)
 from analyzer.report.text import visible
 
 if TYPE_CHECKING:
-    from analyzer.analysis import Settings
-    from analyzer.sources import Source
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-OK, USAGE, INCOMPLETE, INTERRUPTED = 0, 2, 4, 130
-"""Exit codes; 3 is kept for a condition that was asked for and met. 1 is never used on purpose."""
-
-SUFFIXES = {".txt": "text", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".md": "markdown"}
-"""What the name given to -o says about the format."""
+    from analyzer.knowledge.language import Language
+    from analyzer.report.document import Report
+    from analyzer.report.rows import Writer
 
 
 class DefaultGroup(click.Group):
@@ -55,60 +69,20 @@ class DefaultGroup(click.Group):
         return super().parse_args(context, args)
 
 
-def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What every reading command takes."""
-    for decorator in (
-        click.option(
-            "--port",
-            "ports",
-            type=click.IntRange(1, 65535),
-            multiple=True,
-            help="Take connections to this server port for WebSockets even where their handshake was not captured.",
-        ),
-        click.option(
-            "--tz", metavar="ZONE", help="Time zone of logs that name none, such as Europe/Vienna. UTC by default."
-        ),
-        click.option(
-            "--formats",
-            "formats",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            multiple=True,
-            help="Directory with further log formats (see: wsclose formats).",
-        ),
-        click.option(
-            "--no-dedupe", is_flag=True, help="A row for each line of a log, also where several tell of one close."
-        ),
-        click.option(
-            "-j", "--jobs", type=click.IntRange(1), help="Processes to read many files with. All cores by default."
-        ),
-        click.option(
-            "-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format."
-        ),
-        click.option("-v", "--verbose", is_flag=True, help="Say what is read."),
-        click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code."),
-        click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
-    ):
-        function = decorator(function)
-    return function
-
-
-def format_option(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--format with these choices, the first by default."""
-    return click.option("--format", "form", type=click.Choice(names), help=f"Output format, {names[0]} by default.")
-
-
 EPILOG = """\b
 Examples:
   wsclose trace.pcapng                       report on one capture
   wsclose server.log                         report on a log
-  wsclose report logs/ trace.pcap -o r.md    a directory and a capture
+  wsclose report logs/ trace.pcap -o r.html  a directory and a capture, as a page
+  wsclose plot timeline logs/ -o week.svg    a figure
   tcpdump -i eth0 -w - tcp | wsclose closes -
   wsclose explain 1006
   wsclose compare 1005 1006
 
 \b
-Exit codes: 0 done; 2 usage, or nothing could be read; 4 incomplete (damage, a
-file failed, a limit dropped data); 130 interrupted."""
+Exit codes: 0 done; 2 usage, or nothing could be read; 3 a --fail-on condition
+is met; 4 incomplete (damage, a file failed, a limit dropped data); 130
+interrupted."""
 
 
 @click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
@@ -120,84 +94,149 @@ def cli(debug: bool) -> None:
     """
 
 
-class Inputs(NamedTuple):
-    """What `input_options` gathers."""
-
-    paths: tuple[str, ...]
-    ports: tuple[int, ...]
-    tz: str | None
-    formats: tuple[Path, ...]
-    no_dedupe: bool
-    jobs: int | None
-    output: str | None
-    verbose: bool
-    quiet: bool
-
-    def settings(self) -> "Settings":
-        """How the inputs are read."""
-        from analyzer.analysis import Settings
-
-        return Settings(ports=self.ports, formats=self.formats, tz=self.tz, dedupe=not self.no_dedupe)
-
-    def n_jobs(self) -> int:
-        """How many processes may be started."""
-        from analyzer import pool
-
-        return self.jobs or pool.available_cores()
+REPORT_FORMATS = ("text", "json", "csv", "markdown", "html", "parquet")
 
 
 @cli.command(
-    epilog="\b\nExamples:\n  wsclose report trace.pcap\n  wsclose report server.log\n"
-    "  wsclose report logs/*.gz trace.pcap --tz Europe/Vienna\n"
-    "  wsclose report captures/ --format json -o report.json"
+    epilog="\b\nExamples:\n  wsclose report trace.pcap\n  wsclose report server.log --lang vi\n"
+    "  wsclose report logs/*.gz trace.pcap --tz Europe/Vienna -o report.html\n"
+    "  wsclose report logs/ --host '*.example.org' --since 2026-11-20 --by path --top 20\n"
+    "  wsclose report captures/ --format json -o report.json\n"
+    "  wsclose report logs/ -q --fail-on 'code=1006 share>5%'"
 )
 @input_options
-@format_option("text", "json", "csv", "markdown")
-def report(form: str | None, **options: Any) -> int:
+@click.option(
+    "--by",
+    type=click.Choice(("host", "path", "peer", "system", "subprotocol")),
+    multiple=True,
+    help="Break down by this alone; may stand more than once.",
+)
+@click.option("--freq", metavar="STEP", help="Step of the timeline: 10s, 5min, 1h, 1d. Chosen by the data.")
+@click.option("--top", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Values of each breakdown.")
+@click.option(
+    "--fail-on",
+    "fail_on",
+    multiple=True,
+    metavar="CONDITION",
+    help="Exit with 3 where it is met: 'code=1006 share>5%'; may stand more than once.",
+)
+@redact_option
+@lang_option
+@format_option(*REPORT_FORMATS)
+def report(
+    form: str | None,
+    by: tuple[str, ...],
+    freq: str | None,
+    top: int,
+    fail_on: tuple[str, ...],
+    redact: bool | None,
+    lang: str | None,
+    **options: Any,
+) -> int:
     """Count the close codes and explain each one that occurs."""
     from analyzer import analysis
     from analyzer.knowledge import catalogue
-    from analyzer.report.counts import Counts
+    from analyzer.report.condition import parse_condition
+    from analyzer.report.counts import DIMENSIONS, Counts
     from analyzer.report.document import Report
+    from analyzer.selection import parse_step
 
     given = Inputs(**options)
-    form = _choose_format(form, given.output, ("text", "json", "csv", "markdown"))
-    _refuse_overwriting(given.output, given.paths)
-    counts = Counts()
+    form = choose_format(form, given.output, REPORT_FORMATS)
+    refuse_overwriting(given.output, given.paths)
+    conditions = [parse_condition(text) for text in fail_on]
+    step_ns = None if freq is None else parse_step(freq)
+    language = spoken(lang)
+    counts = Counts(step_ns=step_ns)
     is_partial = False
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
-    try:
-        with contextlib.closing(Progress(given, found)) as progress:
-            for part in analysis.fold_sources(found, settings, jobs=given.n_jobs(), progress=progress.tell):
-                counts.merge(part)
-    except KeyboardInterrupt:
-        is_partial = True
-    if not is_partial:
-        _refuse_unless_read(counts.inputs, counts.n_inputs)
-    result = Report(counts, catalogue.load(), is_partial=is_partial)
-    with _open_output(given.output) as out:
+    with contextlib.ExitStack() as stack:
+        beside = stack.enter_context(RowsBeside(given.output, redact=redact is not False)) if form == "html" else None
+        try:
+            progress = stack.enter_context(contextlib.closing(progress_of(given, len(found))))
+            if beside is None:
+                parts = analysis.fold_sources(
+                    found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
+                )
+                for part in parts:
+                    counts.merge(part)
+            else:
+                for batch in analysis.stream_sources(found, settings, jobs=given.n_jobs(), progress=progress.tell):
+                    counts.add(*batch)
+                    beside.write(batch.closes)
+        except KeyboardInterrupt:
+            is_partial = True
+        if not is_partial:
+            refuse_unless_read(counts.inputs, counts.n_inputs)
+        result = Report(
+            counts,
+            catalogue.load(),
+            is_partial=is_partial,
+            by=by or DIMENSIONS,
+            top=top,
+            step_ns=step_ns,
+            selection=settings.selection,
+            language=language,
+        )
+        if beside is not None:
+            result.document["rows_beside"] = beside.keep_if_more_than(len(result.document["rows"]))
+    _write_report(result, form, given.output, redact)
+    if is_partial:
+        return INTERRUPTED
+    code = conclude(counts.inputs, given.quiet)
+    return MET if _say_met(conditions, result.document, given.quiet) else code
+
+
+def _write_report(result: "Report", form: str, output: str | None, redact: bool | None) -> None:
+    document = result.document
+    if redact and form in ("text", "json"):
+        from analyzer.report.redaction import redacted
+
+        document = redacted(document)
+    if form == "parquet":
+        from analyzer.report.parquet import write_frequencies
+
+        with open_binary(output) as file:
+            write_frequencies(document, file)
+        return
+    with open_output(output) as out:
         if form == "json":
-            json.dump(result.document, out, ensure_ascii=False, indent=2)
+            json.dump(document, out, ensure_ascii=False, indent=2)
             out.write("\n")
         elif form == "csv":
             from analyzer.report.markdown import render_csv
 
-            out.write(render_csv(result.document))
+            out.write(render_csv(document))
         elif form == "markdown":
-            out.write(result.to_markdown())
+            out.write(result.to_markdown(redact=redact is not False))
+        elif form == "html":
+            out.write(result.to_html(redact=redact is not False))
         else:
             from analyzer.report.terminal import print_report
 
-            print_report(result.document, out)
-    return INTERRUPTED if is_partial else _conclude(counts.inputs, given.quiet)
+            print_report(document, out, language=result.language)
 
 
-def _write_rows(which: str, given: Inputs, form: str) -> int:
+def _say_met(conditions: list[Any], document: dict[str, Any], quiet: bool) -> bool:
+    """Whether a condition is met; which one is, and by how much, is said."""
+    from analyzer.report.condition import find_met
+
+    is_met = False
+    for condition in conditions:
+        for endpoint, count, total in find_met(condition, document):
+            is_met = True
+            if not quiet:
+                share = f"{count:,} of {total:,} views, {100 * count / total:.1f} %"
+                say(f"--fail-on {visible(condition.text)!r} is met: {endpoint}: {share}")
+    return is_met
+
+
+def _write_rows(which: str, given: Inputs, form: str, redact: bool | None) -> int:
     from analyzer import analysis
-    from analyzer.report.rows import WRITERS, Writer
+    from analyzer.report.redaction import redact_table
 
-    _refuse_overwriting(given.output, given.paths)
+    refuse_overwriting(given.output, given.paths)
     inputs: list[dict[str, Any]] = []
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
@@ -208,32 +247,34 @@ def _write_rows(which: str, given: Inputs, form: str) -> int:
         def write(table: Table) -> None:
             nonlocal writer
             if writer is None:
-                out = stack.enter_context(_open_output(given.output))
-                writer = WRITERS[form](out, CLOSES if which == "closes" else CONNECTIONS)
-            writer.write(table)
+                writer = open_rows(stack, form, given.output, CLOSES if which == "closes" else CONNECTIONS)
+            writer.write(redact_table(table) if redact else table)
 
         try:
-            with contextlib.closing(Progress(given, found)) as progress:
+            with contextlib.closing(progress_of(given, len(found))) as progress:
                 batches = analysis.stream_sources(found, settings, jobs=given.n_jobs(), progress=progress.tell)
                 for batch in batches:
                     table = batch.closes if which == "closes" else batch.connections
                     inputs += batch.inputs.rows()
                     if len(table):
                         write(table)
-                        if given.output is None:
+                        if given.output is None and form not in BINARY:
                             sys.stdout.flush()
         except KeyboardInterrupt:
             is_partial = True
         if not is_partial:
-            _refuse_unless_read(inputs, len(inputs))  # before an output is opened for nothing
+            refuse_unless_read(inputs, len(inputs))  # before an output is opened for nothing
         write(Table(CLOSES if which == "closes" else CONNECTIONS))
     if is_partial:
         if not given.quiet:
-            _say("interrupted; what was found so far is written")
+            say("interrupted; what was found so far is written")
         return INTERRUPTED
     if which == "connections" and not given.quiet and any(row["kind"] == "log" for row in inputs):
-        _say("logs tell of closes, not of connections: see wsclose closes")
-    return _conclude(inputs, given.quiet)
+        say("logs tell of closes, not of connections: see wsclose closes")
+    return conclude(inputs, given.quiet)
+
+
+ROW_FORMATS = ("text", "jsonl", "csv", "parquet")
 
 
 @cli.command(
@@ -241,20 +282,22 @@ def _write_rows(which: str, given: Inputs, form: str) -> int:
     "  kubectl logs -f POD | wsclose closes -"
 )
 @input_options
-@format_option("text", "jsonl", "csv")
-def closes(form: str | None, **options: Any) -> int:
+@redact_option
+@format_option(*ROW_FORMATS)
+def closes(form: str | None, redact: bool | None, **options: Any) -> int:
     """One row for each endpoint's view of each end, written as they are found."""
     given = Inputs(**options)
-    return _write_rows("closes", given, _choose_format(form, given.output, ("text", "jsonl", "csv")))
+    return _write_rows("closes", given, choose_format(form, given.output, ROW_FORMATS), redact)
 
 
 @cli.command(epilog="\b\nExamples:\n  wsclose connections trace.pcap\n  wsclose connections trace.pcap --format jsonl")
 @input_options
-@format_option("text", "jsonl", "csv")
-def connections(form: str | None, **options: Any) -> int:
+@redact_option
+@format_option(*ROW_FORMATS)
+def connections(form: str | None, redact: bool | None, **options: Any) -> int:
     """One row for each WebSocket connection of a capture, written as they end."""
     given = Inputs(**options)
-    return _write_rows("connections", given, _choose_format(form, given.output, ("text", "jsonl", "csv")))
+    return _write_rows("connections", given, choose_format(form, given.output, ROW_FORMATS), redact)
 
 
 @cli.group(
@@ -268,9 +311,9 @@ def formats(context: click.Context) -> int:
     if context.invoked_subcommand is not None:
         return OK
     from analyzer.logs import catalogue
-    from analyzer.report.terminal import print_formats
+    from analyzer.report.reference import print_formats
 
-    print_formats(catalogue.load().formats, sys.stdout)
+    print_formats(catalogue.load().formats, sys.stdout, language=spoken(None))
     return OK
 
 
@@ -299,144 +342,117 @@ def check(files: tuple[Path, ...]) -> int:
     return USAGE if n_wrong else OK
 
 
+PLOTS = ("codes", "timeline", "durations", "silences", "ends", "views", "life")
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  wsclose plot codes logs/ -o codes.svg\n"
+    "  wsclose plot timeline logs/ --freq 1h -o week.png\n"
+    "  wsclose plot silences captures/ -o silences.pdf --lang th\n"
+    "  wsclose plot life trace.pcap --connection 2026-11-21T15:00 -o life.svg"
+)
+@click.argument("kind", type=click.Choice(PLOTS), metavar="KIND")
+@input_options
+@click.option("--freq", metavar="STEP", help="Step of the timeline: 10s, 5min, 1h, 1d. Chosen by the data.")
+@click.option("--connection", metavar="PREFIX", help="For life: beginning of the connection's key.")
+@lang_option
+@format_option("svg", "png", "pdf")
+def plot(
+    kind: str, form: str | None, freq: str | None, connection: str | None, lang: str | None, **options: Any
+) -> int:
+    """Draw KIND: codes, timeline, durations, silences, ends, views, or the life of one connection."""
+    from analyzer.report import plots
+
+    given = Inputs(**options)
+    form = choose_format(form, given.output, ("svg", "png", "pdf"))
+    refuse_overwriting(given.output, given.paths)
+    language = spoken(lang)
+    draw = _draw_life if kind == "life" else _draw_counts
+    axes, inputs = draw(kind, given, language, freq=freq, prefix=connection)
+    with open_binary(given.output) as file:
+        plots.save_figure(cast("Figure", axes.figure), file, form=form, language=language)
+    return conclude(inputs, given.quiet)
+
+
+def _draw_counts(
+    kind: str, given: Inputs, language: "Language", *, freq: str | None, prefix: str | None
+) -> tuple["Axes", list[dict[str, Any]]]:
+    """Draw a block of the report."""
+    from analyzer import analysis
+    from analyzer.knowledge import catalogue
+    from analyzer.report import plots
+    from analyzer.report.counts import Counts
+    from analyzer.report.document import Report
+    from analyzer.selection import parse_step
+
+    if prefix is not None:
+        raise UsageError(f"--connection goes with life, not with {kind}")
+    step_ns = None if freq is None else parse_step(freq)
+    counts = Counts(step_ns=step_ns)
+    settings = given.settings()
+    found = analysis.prepare(given.paths, settings)
+    with contextlib.closing(progress_of(given, len(found))) as progress:
+        for part in analysis.fold_sources(
+            found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
+        ):
+            counts.merge(part)
+    refuse_unless_read(counts.inputs, counts.n_inputs)
+    table = Report(counts, catalogue.load(), step_ns=step_ns, language=language).table(kind)
+    more = {"freq": freq} if kind == "timeline" else {}
+    return getattr(plots, f"plot_{kind}")(table, language=language, **more), counts.inputs
+
+
+def _draw_life(
+    kind: str, given: Inputs, language: "Language", *, freq: str | None, prefix: str | None
+) -> tuple["Axes", list[dict[str, Any]]]:
+    """Draw one connection."""
+    from analyzer import analysis
+    from analyzer.connection import Connection, find
+
+    if freq is not None:
+        raise UsageError(f"--freq goes with timeline, not with {kind}")
+    settings = given.settings()
+    sources = analysis.prepare(given.paths, settings)
+    rows: list[dict[str, Any]] = []
+    inputs: list[dict[str, Any]] = []
+    with contextlib.closing(progress_of(given, len(sources))) as progress:
+        for batch in analysis.stream_sources(sources, settings, jobs=given.n_jobs(), progress=progress.tell):
+            inputs += batch.inputs.rows()
+            keys = batch.connections["connection"]
+            rows += batch.connections.take([i for i, key in enumerate(keys) if key.startswith(prefix or "")]).rows()
+    refuse_unless_read(inputs, len(inputs))
+    row = find(rows, prefix)
+    source = next(source for source in sources if source.name == row["source"])
+    return Connection(row, [], source, language=language, ports=given.ports).plot(), inputs
+
+
 CODE = click.IntRange(0, 65535)
 
 
 @cli.command(epilog="\b\nExample:\n  wsclose explain 1005 1006")
 @click.argument("codes", nargs=-1, required=True, type=CODE, metavar="CODE...")
-def explain(codes: tuple[int, ...]) -> int:
+@lang_option
+def explain(codes: tuple[int, ...], lang: str | None) -> int:
     """Say what is known about a close code."""
-    from analyzer.knowledge import catalogue
-    from analyzer.report.terminal import print_code
+    from analyzer.report.reference import print_code
 
     for i, code in enumerate(codes):
         if i:
             click.echo()
-        print_code(code, catalogue.load(), sys.stdout)
+        print_code(code, sys.stdout, language=spoken(lang))
     return OK
 
 
 @cli.command(epilog="\b\nExample:\n  wsclose compare 1001 1012")
 @click.argument("code", type=CODE)
 @click.argument("other", type=CODE)
-def compare(code: int, other: int) -> int:
+@lang_option
+def compare(code: int, other: int, lang: str | None) -> int:
     """Set two close codes side by side."""
-    from analyzer.knowledge import catalogue
-    from analyzer.report.terminal import print_comparison
+    from analyzer.report.reference import print_comparison
 
-    print_comparison(code, other, catalogue.load(), sys.stdout)
+    print_comparison(code, other, sys.stdout, language=spoken(lang))
     return OK
-
-
-def _choose_format(form: str | None, output: str | None, allowed: tuple[str, ...]) -> str:
-    """The format asked for, else what the output's suffix says, else text."""
-    if form is not None or output is None:
-        return form or allowed[0]
-    implied = SUFFIXES.get(Path(output).suffix.lower())
-    if implied not in allowed:
-        suffixes = ", ".join(suffix for suffix, name in SUFFIXES.items() if name in allowed)
-        raise UsageError(f"{output}: no format goes with this suffix; use one of {suffixes}, or --format")
-    return implied
-
-
-def _refuse_overwriting(output: str | None, paths: tuple[str, ...]) -> None:
-    """Raise where the output is one of the inputs."""
-    if output is None or not Path(output).exists():
-        return
-    for path in paths:
-        if path != "-" and Path(path).exists() and Path(path).samefile(output):
-            raise UsageError(f"{output}: this is an input; write to another file")
-
-
-@contextlib.contextmanager
-def _open_output(output: str | None) -> Iterator[TextIO]:
-    if output is None:
-        if sys.stdout is None:
-            raise UsageError("standard output is closed")
-        yield sys.stdout
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(output).open("w", encoding="utf-8", errors="backslashreplace", newline=""))
-        except OSError as error:
-            raise UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
-        yield file
-
-
-class Progress:
-    """Says on standard error how far reading is: a line of text on a terminal, once it takes long."""
-
-    PATIENCE_S = 1.0
-    EVERY_S = 0.2
-
-    def __init__(self, given: Inputs, found: list["Source"]) -> None:
-        self._verbose = given.verbose
-        self._shows = (
-            not given.quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        )
-        # rows on a terminal are progress enough
-        self._shows &= given.output is not None or sys.stdout is None or not sys.stdout.isatty() or self._verbose
-        self._n_files = len(found)
-        self._names: set[str] = set()
-        self._shown_at = time.monotonic() + self.PATIENCE_S - self.EVERY_S
-        self._width = 0
-
-    def close(self) -> None:
-        """Take the line away."""
-        self._show("")
-
-    def tell(self, source: str, n_bytes: int, size: int | None) -> None:
-        """Note how far an input is read."""
-        if source not in self._names:
-            self._names.add(source)
-            if self._verbose:
-                self._show("")
-                _say(f"reading {visible(source)}")
-        now = time.monotonic()
-        if self._shows and now - self._shown_at >= self.EVERY_S:
-            self._shown_at = now
-            share = f"{100 * n_bytes // size} %" if size else f"{n_bytes / 1e6:,.0f} MB"
-            self._show(f"file {len(self._names):,} of {self._n_files:,}, {share}: {visible(source, most=40)}")
-
-    def _show(self, text: str) -> None:
-        if self._shows and (text or self._width):
-            sys.stderr.write(f"\r{text:{self._width}}" + ("" if text else "\r"))
-            sys.stderr.flush()
-            self._width = len(text)
-
-
-def _say(message: str) -> None:
-    click.echo(f"wsclose: {message}", err=True)
-
-
-def _refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
-    """Raise for the first input where not one could be read."""
-    failed = [row for row in inputs if row["status"] == "failed"]
-    if n_inputs and len(failed) == n_inputs:
-        more = f" (and {n_inputs - 1} more could not be read)" if n_inputs > 1 else ""
-        raise UsageError(f"{failed[0]['source']}: {failed[0]['message']}{more}")
-
-
-def _conclude(inputs: list[dict[str, Any]], quiet: bool) -> int:
-    """Name on standard error what was not read, and choose the exit code."""
-    limits = ("skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
-    code = OK
-    for row in inputs:
-        if row["status"] in ("failed", "damaged"):
-            code = INCOMPLETE
-        dropped = {name: row[name] for name in limits if row[name]}
-        if dropped:
-            code = INCOMPLETE
-        if quiet or (row["status"] == "ok" and not dropped):
-            continue
-        where = f" at byte {row['damaged_at']}" if row["damaged_at"] is not None else ""
-        lost = f", {row['lost_bytes']} bytes not read" if row["lost_bytes"] else ""
-        limits_met = [
-            f"{n} {name.removeprefix('skipped_').replace('_', ' ')} cut by a limit" for name, n in dropped.items()
-        ]
-        what = "; ".join([f"{row['message']}{where}{lost}"] * bool(row["message"]) + limits_met)
-        _say(f"{visible(row['source'])}: {row['status']}: {what}")
-    return code
 
 
 def _leave(code: int) -> NoReturn:
@@ -474,8 +490,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     except (AnalyzerError, click.ClickException) as error:
         if "--debug" in arguments:
             raise
-        _say(visible(error, most=1000))
+        say(visible(error, most=1000))
         sys.exit(USAGE)
     except OSError as error:
-        _say(f"{visible(error.filename or 'standard output')}: {(error.strerror or str(error)).lower()}")
+        say(f"{visible(error.filename or 'standard output')}: {(error.strerror or str(error)).lower()}")
         sys.exit(USAGE)

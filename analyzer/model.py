@@ -583,6 +583,7 @@ INPUTS = (
     Column("assumed_tz", "text", "time zone assumed for a log without one"),
     Column("assumed_year", "int", "year assumed for a log without one"),
     Column("joined_lines", "int", "lines of a log that say the same as another, and were joined with it"),
+    Column("left_out", "int", "closes that were found, and that the filters left out"),
     Column("skipped_link_type", "int", "packets of a link type that is not read"),
     Column("skipped_not_ip", "int", "frames that carry no IP"),
     Column("skipped_not_tcp", "int", "IP packets that carry no TCP"),
@@ -654,6 +655,14 @@ class Table:
         elif callable(values):
             values = self._columns[name] = values()
         return values
+
+    def take(self, indexes: Sequence[int]) -> "Table":
+        """These rows, in this order; a column is made when it is asked for."""
+
+        def column(name: str) -> Callable[[], Sequence[Any]]:
+            return lambda: [self[name][i] for i in indexes]
+
+        return Table(self.schema, {name: column(name) for name in self._columns}, n_rows=len(indexes))
 
     @staticmethod
     def concatenate(schema: Sequence[Column], tables: Sequence["Table"]) -> "Table":

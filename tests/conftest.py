@@ -1,5 +1,6 @@
 """Fixtures, and the choice whether kernels run as written or compiled."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from reading import gather
 
 from analyzer import kernel
 from analyzer.analysis import stream
+
+os.environ["LC_ALL"] = "C.UTF-8"  # reports speak the locale's language
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 SAMPLES = Path(__file__).resolve().parent.parent / "sample_captures"

@@ -68,7 +68,6 @@ def test_report_object(samples):
     assert report.to_dict()["schema"] == "wsclose.report/1"
     assert str(report).startswith(f"{len(samples.connections)} WebSocket connections")
     assert report.to_markdown().startswith("# Why")
-    assert report._repr_markdown_() == report.to_markdown()
     assert repr(report) == f"<Report of {len(samples.connections)} connections>"
     assert repr(samples).startswith(f"<Analysis of {len(samples.inputs)} inputs: ")
 

@@ -15,6 +15,7 @@ ORDER = [
     *(
         "model",
         "errors",
+        "selection",
         "kernel",
         "packing",
         "capture.wire",
@@ -24,12 +25,15 @@ ORDER = [
         "capture.dissect",
     ),
     *("capture.flowtable", "capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
-    *("knowledge.catalogue", "verdict.classify", "verdict.statement", "verdict.facts", "verdict.connections"),
+    "capture.life",
+    *("knowledge.catalogue", "knowledge.language", "knowledge.timers"),
+    *("verdict.classify", "verdict.statement", "verdict.facts", "verdict.connections"),
     *("logs.timestamp", "logs.record", "logs.scan", "logs.statement", "logs.structured", "logs.format"),
     *("logs.catalogue", "logs.joining", "logs.reader", "logs.check"),
-    *("report.text", "report.counts", "report.document", "report.rows", "report.markdown", "report.terminal"),
-    "report.schema",
-    *("analysis", "cli"),
+    *("report.text", "report.counts", "report.series", "report.redaction", "report.rows", "report.document"),
+    *("report.story", "report.markdown", "report.parquet", "report.terminal", "report.reference", "report.condition"),
+    *("report.plots", "report.fragment", "report.drawing", "report.html", "report.schema"),
+    *("progress", "connection", "reading", "analysis", "options", "output", "cli"),
 ]
 """Modules may import what stands before them; `document` reaches its renderers only when asked to render."""
 
@@ -111,6 +115,7 @@ def test_public_names():
         "Batch",
         "CaptureError",
         "CatalogueError",
+        "Connection",
         "Report",
         "UsageError",
         "__version__",

@@ -41,6 +41,9 @@ SWEEP_AFTER_PACKETS = 100_000
 SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
 
+STEPWISE = handshake.OPENING_STATE_SIZE
+"""One more place in `state`: set, a span is read only to where its stream's mode changes, -state[RESUME] bytes left."""
+
 
 @kernel
 def is_forced(flow_row: Rows, ports: Rows) -> int:
@@ -111,8 +114,12 @@ def scan_spans(
         off = int64(span["off"])
         done = int64(state[handshake.RESUME])
         state[handshake.RESUME] = 0
+        first_mode = int64(stream["mode"])
         while done < n:
             mode = int64(stream["mode"])
+            if mode != first_mode and int64(state[STEPWISE]):
+                state[handshake.RESUME] = done - n
+                break
             if mode == flowtable.OTHER:
                 break
             connection = int64(flow_row["connection"])
@@ -268,7 +275,7 @@ class Tracker:
         self._spans = np.zeros(reassemble.SPANS, SPAN)
         self._state = np.zeros(flowtable.STATE_SIZE, np.int64)
         self._state[flowtable.MAY_PARK] = 1
-        self._opening_state = np.zeros(handshake.OPENING_STATE_SIZE, np.int64)
+        self._opening_state = np.zeros(handshake.OPENING_STATE_SIZE + 1, np.int64)
         self._flows = np.zeros(0, FLOW)
         self._streams = np.zeros(0, STREAM)
         self._free = np.zeros(0, np.int32)
@@ -369,16 +376,19 @@ class Tracker:
 
     def _walk(self, data: Octets) -> None:
         """Read the spans that reassembly has just written."""
-        at, n = 0, int(self._state[flowtable.N_SPANS])
+        self._read_spans(data, self._spans[: int(self._state[flowtable.N_SPANS])])
+
+    def _read_spans(self, data: Octets, spans: Rows) -> None:
+        at = 0
         pool = _read_only(self._pool)
         data_words, pool_words = _as_words(data), _as_words(pool)
-        while at < n:
+        while at < len(spans):
             at = scan_spans(
                 data,
                 data_words,
                 pool,
                 pool_words,
-                self._spans[:n],
+                spans,
                 at,
                 self._flows,
                 self._streams,

@@ -1,28 +1,91 @@
 """The fold: batches of rows into counts that merge, without pandas and without keeping the rows.
 
-Merging is associative and commutative, so the same code serves one process, a pool of them, or a results directory.
+Merging is associative and commutative (values of a dimension beyond a named limit excepted), so the same code serves
+one process, a pool of them, or a results directory.
 """
 
 import itertools
-import operator
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from analyzer.model import Table
+import numpy as np
+
+from analyzer.model import Endpoint, Evidence, Handshake, Provenance, Rows, Table, is_illegal_on_wire
 
 VIEW_COLUMNS = ("endpoint", "code", "provenance", "evidence", "initiator", "sent", "end", "ended_by", "system")
 """What views are counted by."""
 
 END_COLUMNS = ("initiator", "end", "ended_by")
-PAIR_COLUMNS = ("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance")
+PAIR_COLUMNS = (
+    *("client_close", "client_close_code", "server_close", "server_close_code"),
+    *("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance"),
+)
 HANDSHAKE_COLUMNS = ("handshake", "http_status")
+
+DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
+"""What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
+a path stands without its query."""
+
+TOP = 10
+"""Values of a dimension that a report names where nothing else is asked for."""
 
 STORIES_KEPT = 3
 """Whole connections kept so that a small capture's report can tell each one's story, and closes of a small log."""
 
 INPUTS_KEPT = 1000
 """Rows of `inputs` kept as they are; further ones that are in order count in the sums only."""
+
+ROWS_KEPT = 20
+"""Earliest rows kept of each kind of view, for what shows single connections."""
+
+KINDS_WITH_ROWS = 500
+"""Kinds of views of which rows are kept; of the others the earliest place only."""
+
+PAIRS_KEPT = 50_000
+"""Pairs of a dimension's value and a cell that are counted. Where there are more, all values but the VALUES_KEPT most
+frequent ones go to one heap, which is counted, too."""
+
+VALUES_KEPT = 10_000
+
+BINS_KEPT = 20_000
+"""Steps of time that are told apart; with more of them the step grows."""
+
+AUTO_STEPS_NS = tuple(n * 1_000_000 for n in (10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000))
+"""Steps of time that are tried where none was asked for; each divides the next, so that counts merge."""
+
+BINS_PER_DECADE = 200
+"""Durations are counted in steps of 1.2 %."""
+
+OPENED = frozenset({Handshake.COMPLETE, Handshake.MISSING})
+"""Handshakes of connections that were established."""
+
+NEVER_OPENED = frozenset({Evidence.HANDSHAKE_REJECTED, Evidence.HANDSHAKE_FAILED, Evidence.TLS_ALERT})
+"""Views of connections that were never established: outside shares."""
+
+UNTIMED = 2**63 - 1
+"""Stands for no time where times are compared."""
+
+
+def bucket(endpoint: str, code: int | None, provenance: str, evidence: str) -> str:
+    """Which block of the report a view belongs to: established, illegal, undetermined, never_opened or proxy."""
+    if evidence in NEVER_OPENED:
+        return "never_opened"
+    if endpoint == Endpoint.PROXY:
+        return "proxy"
+    if code is None:
+        return "undetermined"
+    is_seen = provenance == Provenance.WIRE or (evidence == Evidence.LOG_RECEIVED and provenance == Provenance.REPORTED)
+    return "illegal" if is_seen and is_illegal_on_wire(code) else "established"
+
+
+class Cell(NamedTuple):
+    """What views are counted by within a value of a dimension or a step of time."""
+
+    endpoint: str
+    code: int | None
+    provenance: str
+    bucket: str
 
 
 class Example(NamedTuple):
@@ -35,13 +98,136 @@ class Example(NamedTuple):
     peer: str
 
 
+def duration_steps(seconds: Rows) -> Rows:
+    """Numbers of the steps of 1.2 % that hold these durations; what is below a millisecond shares one."""
+    return np.floor(np.log10(np.maximum(seconds, 0.001)) * BINS_PER_DECADE + 1e-9).astype(np.int64)
+
+
+def duration_of(step: int) -> float:
+    """Where a step of `duration_steps` begins, in seconds."""
+    return float(10 ** (step / BINS_PER_DECADE))
+
+
+class Timeline:
+    """Views by step of time and cell. The step grows when there are too many, so that any split gives the same."""
+
+    def __init__(self, step_ns: int | None = None) -> None:
+        """Begin with this step, in nanoseconds, or with the finest of AUTO_STEPS_NS."""
+        self._is_auto = step_ns is None
+        self.step_ns = AUTO_STEPS_NS[0] if step_ns is None else step_ns
+        self.counts: Counter[tuple[int, Cell]] = Counter()
+        self._steps: set[int] = set()
+
+    def add(self, times: Rows, ids: Rows, cells: Sequence[Cell]) -> None:
+        """Count views at these times (int64 nanoseconds, UNTIMED left out), whose cells are `cells[ids]`."""
+        timed = times != UNTIMED
+        if not timed.all():
+            times, ids = times[timed], ids[timed]
+        if not len(times):
+            return
+        steps = times // self.step_ns
+        low = int(steps.min())
+        combined, n = np.unique((steps - low) * len(cells) + ids, return_counts=True)
+        where = (combined // len(cells) + low).tolist()
+        which = (combined % len(cells)).tolist()
+        for step, i, count in zip(where, which, n.tolist(), strict=True):
+            self.counts[step, cells[i]] += count
+        self._steps.update(where)
+        self._fit()
+
+    def merge(self, other: "Timeline") -> None:
+        """Add another one that began with the same step."""
+        while self.step_ns < other.step_ns:
+            self._coarsen()
+        factor = self.step_ns // other.step_ns
+        for (step, cell), count in other.counts.items():
+            self.counts[step // factor, cell] += count
+            self._steps.add(step // factor)
+        self._fit()
+
+    def _fit(self) -> None:
+        while len(self._steps) > BINS_KEPT:
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        coarser = [step for step in AUTO_STEPS_NS if step > self.step_ns] if self._is_auto else []
+        step_ns = coarser[0] if coarser else 2 * self.step_ns
+        factor = step_ns // self.step_ns
+        counts, self.counts = self.counts, Counter()
+        for (step, cell), count in counts.items():
+            self.counts[step // factor, cell] += count
+        self._steps = {step // factor for step in self._steps}
+        self.step_ns = step_ns
+
+
+class Breakdown:
+    """Views by the values of one dimension and cell."""
+
+    def __init__(self) -> None:
+        self.rest: Counter[Cell] = Counter()
+        self._cells: dict[Cell, int] = {}
+        self._counts: Counter[tuple[str | None, int]] = Counter()  # by number of the cell: a Cell is slow to hash
+
+    def items(self) -> Iterator[tuple[str, Cell, int]]:
+        """Every value and cell with its number of views."""
+        cells = list(self._cells)
+        for (value, number), count in self._counts.items():
+            if value:
+                yield value, cells[number], count
+
+    def add(self, values: Sequence[str | None], ids: Sequence[int], cells: Sequence[Cell]) -> None:
+        """Count views by their value and cell, `cells[ids]`; those without a value count as None."""
+        numbers = [self._number(cell) for cell in cells]
+        same = numbers == list(range(len(cells)))
+        self._counts.update(zip(values, ids if same else map(numbers.__getitem__, ids), strict=True))
+        self._fit()
+
+    def merge(self, other: "Breakdown") -> None:
+        """Add another one's counts."""
+        self.rest.update(other.rest)
+        for value, cell, count in other.items():
+            self._counts[value, self._number(cell)] += count
+        self._fit()
+
+    def _number(self, cell: Cell) -> int:
+        return self._cells.setdefault(cell, len(self._cells))
+
+    def _fit(self) -> None:
+        """Put the rarest values on the heap where there are too many."""
+        if len(self._counts) <= PAIRS_KEPT:
+            return
+        totals: Counter[str | None] = Counter()
+        for (value, _), count in self._counts.items():
+            totals[value] += count
+        totals.pop(None, None)
+        if len(totals) <= VALUES_KEPT:
+            return
+        least = sorted(totals.values(), reverse=True)[VALUES_KEPT - 1]
+        kept = {value for value, count in totals.items() if count > least}
+        kept.update(sorted(filter(None, (v for v, n in totals.items() if n == least)))[: VALUES_KEPT - len(kept)])
+        cells = list(self._cells)
+        counts, self._counts = self._counts, Counter()
+        for (value, number), count in counts.items():
+            if value in kept:
+                self._counts[value, number] = count
+            elif value:
+                self.rest[cells[number]] += count
+
+
 class Counts:
     """Everything a report needs, of any number of rows.
 
     Attributes:
         views: Number of views by VIEW_COLUMNS.
         first, last: Earliest example and latest time by the same key.
-        ends, pairs, handshakes, anomalies: Number of connections by their columns, or by anomaly.
+        rows: The earliest rows by the same key, whole.
+        by: Views by each of DIMENSIONS.
+        timeline: Views by time.
+        durations: Number of views by endpoint, code and step of `duration_steps`.
+        silences: Number of connections by the client's view in the same way.
+        ends, pairs: Number of connections that were opened by these columns.
+        handshakes: Number of connections by these columns.
+        anomalies: Number of connections, and of logged closes, by anomaly.
         stories: The first connections, whole, with their views.
         n_logged: Number of views that logs told of.
         logged: The first of them, whole.
@@ -52,10 +238,21 @@ class Counts:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, step_ns: int | None = None) -> None:
+        """Begin with nothing.
+
+        Args:
+            step_ns: Step of the timeline in nanoseconds, None where the data decides.
+
+        """
         self.views: Counter[tuple[Any, ...]] = Counter()
         self.first: dict[tuple[Any, ...], Example] = {}
         self.last: dict[tuple[Any, ...], int] = {}
+        self.rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        self.by = {dimension: Breakdown() for dimension in DIMENSIONS}
+        self.timeline = Timeline(step_ns)
+        self.durations: Counter[tuple[str, int | None, int]] = Counter()
+        self.silences: Counter[tuple[str, int | None, int]] = Counter()
         self.ends: Counter[tuple[Any, ...]] = Counter()
         self.pairs: Counter[tuple[Any, ...]] = Counter()
         self.handshakes: Counter[tuple[Any, ...]] = Counter()
@@ -79,52 +276,116 @@ class Counts:
                 self._add_logged(closes)
         if len(connections):
             self.n_connections += len(connections)
-            self.ends.update(zip(*(connections[c] for c in END_COLUMNS), strict=True))
-            self.pairs.update(zip(*(connections[c] for c in PAIR_COLUMNS), strict=True))
             self.handshakes.update(zip(*(connections[c] for c in HANDSHAKE_COLUMNS), strict=True))
-            for names in connections["anomalies"]:
-                if names:
-                    self.anomalies.update(names)
+            self._add_anomalies(connections)
+            self._add_subprotocols(connections)
+            self._add_established(connections)
             if len(self.stories) < STORIES_KEPT:
                 self._add_stories(closes, connections)
         self._add_inputs(inputs.rows())
 
+    def _add_established(self, connections: Table) -> None:
+        """Count what only a connection that was opened has."""
+        opened = [i for i, state in enumerate(connections["handshake"]) if state in OPENED]
+        if len(opened) < len(connections):
+            connections = connections.take(opened)
+        self.ends.update(zip(*(connections[c] for c in END_COLUMNS), strict=True))
+        self.pairs.update(zip(*(connections[c] for c in PAIR_COLUMNS), strict=True))
+        codes = connections["client_view_code"]
+        _add_durations(self.silences, (("client", code) for code in codes), connections["silence_s"])
+
+    def _add_anomalies(self, table: Table) -> None:
+        for names in filter(None, table["anomalies"]):
+            self.anomalies.update(names)
+
     def _add_logged(self, closes: Table) -> None:
         self.n_logged += len(closes)
+        self._add_anomalies(closes)
         if len(self.logged) < STORIES_KEPT:
             for row in itertools.islice(closes.rows(), STORIES_KEPT - len(self.logged)):
                 self.logged.append(row)
 
     def _add_views(self, closes: Table) -> None:
-        keys = list(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
-        self.views.update(keys)
-        times = closes["time"]
-        if None not in times and all(map(operator.le, times, times[1:])):
-            # in order of time, as logs and ends mostly are: the first and the last of each are known at once
-            firsts = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
-            for key, i in firsts.items():
-                self._note_example(key, i, closes)
-            for key, time in dict(zip(keys, times, strict=True)).items():
-                self.last[key] = max(time, self.last.get(key, -1))
-            return
-        for i, (key, time) in enumerate(zip(keys, times, strict=True)):
-            first = self.first.get(key)
-            if first is None or (time is not None and time < first.time):
-                self._note_example(key, i, closes)
-            if time is not None and time > self.last.get(key, -1):
-                self.last[key] = time
+        numbers: defaultdict[tuple[Any, ...], int] = defaultdict(itertools.count().__next__)
+        columns = zip(*(closes[c] for c in VIEW_COLUMNS), strict=True)
+        ids = np.fromiter(map(numbers.__getitem__, columns), np.int64, len(closes))
+        keys = list(numbers)
+        given = closes["time"]
+        times = np.array([UNTIMED if t is None else t for t in given] if None in given else given, np.int64)
+        self._note_times(keys, ids, times, closes)
+        cells = [Cell(key[0], key[1], key[2], bucket(*key[:4])) for key in keys]
+        self.timeline.add(times, ids, cells)
+        seconds = closes["duration_s"]
+        if any(cell.bucket == "never_opened" for cell in cells):
+            seconds = [None if cells[i].bucket == "never_opened" else s for i, s in zip(ids, seconds, strict=True)]
+        _add_durations(self.durations, zip(closes["endpoint"], closes["code"], strict=True), seconds)
+        self._add_dimensions(closes, ids, cells)
+
+    def _note_times(self, keys: list[tuple[Any, ...]], ids: Rows, times: Rows, closes: Table) -> None:
+        """Count the views, and remember the earliest and the latest of each kind."""
+        n = len(keys)
+        earliest, latest = np.full(n, UNTIMED), np.full(n, -(2**63))
+        np.minimum.at(earliest, ids, times)
+        np.maximum.at(latest, ids, np.where(times == UNTIMED, -(2**63), times))
+        records = np.array([record or 0 for record in closes["record"]], np.int64)
+        at = np.flatnonzero(times == earliest[ids])
+        at = at[np.argsort(-records[at], kind="stable")]
+        index = np.zeros(n, np.int64)
+        index[ids[at]] = at  # the last that is written has the lowest record
+        counted = np.bincount(ids, minlength=n).tolist()
+        for i, key in enumerate(keys):
+            self.views[key] += counted[i]
+            self._note_example(key, int(index[i]), closes)
+            if latest[i] != -(2**63):
+                self.last[key] = max(int(latest[i]), self.last.get(key, -(2**63)))
+            self._keep_rows(key, np.flatnonzero(ids == i), times, records, closes)
 
     def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
         time = closes["time"][i]
         peer = closes["server"][i] if key[0] == "client" else closes["client"][i]
         example = Example(
-            2**63 - 1 if time is None else time,
+            UNTIMED if time is None else time,
             closes["source"][i],
             closes["record"][i] or 0,
             closes["connection"][i] or "",
             peer or "",
         )
         self.first[key] = min(example, self.first.get(key, example))
+
+    def _keep_rows(self, key: tuple[Any, ...], mine: Rows, times: Rows, records: Rows, closes: Table) -> None:
+        kept = self.rows.get(key, [])
+        if len(kept) == ROWS_KEPT:
+            mine = mine[times[mine] <= _row_order(kept[-1])[0]]
+        if len(mine) > ROWS_KEPT:
+            mine = mine[np.lexsort((records[mine], times[mine]))[:ROWS_KEPT]]
+        if not len(mine):
+            return
+        self._put_rows(key, [*kept, *closes.take(mine.tolist()).rows()])
+
+    def _put_rows(self, key: tuple[Any, ...], rows: list[dict[str, Any]]) -> None:
+        if key in self.rows or len(self.rows) < KINDS_WITH_ROWS:
+            self.rows[key] = sorted(rows, key=_row_order)[:ROWS_KEPT]
+
+    def _add_dimensions(self, closes: Table, ids: Rows, cells: list[Cell]) -> None:
+        numbers = ids.tolist()
+        for dimension in DIMENSIONS:
+            if dimension == "subprotocol":
+                continue  # a column of connections
+            values = _peers(closes) if dimension == "peer" else closes[dimension]
+            if not any(values):
+                continue
+            if dimension == "path":
+                values = [value and value.partition("?")[0] for value in values]
+            self.by[dimension].add(values, numbers, cells)
+
+    def _add_subprotocols(self, connections: Table) -> None:
+        if not any(connections["subprotocol"]):
+            return
+        for side in ("client", "server"):
+            names = ("subprotocol", *(f"{side}_view_{part}" for part in ("code", "provenance", "evidence")))
+            rows = [row for row in zip(*(connections[name] for name in names), strict=True) if row[2] is not None]
+            cells = [Cell(side, code, how, bucket(side, code, how, evidence)) for _, code, how, evidence in rows]
+            self.by["subprotocol"].add([row[0] for row in rows], range(len(rows)), cells)
 
     def _add_stories(self, closes: Table, connections: Table) -> None:
         views: dict[str, list[dict[str, Any]]] = {}
@@ -156,13 +417,20 @@ class Counts:
         self.span = (first, last) if self.span is None else (min(first, self.span[0]), max(last, self.span[1]))
 
     def merge(self, other: "Counts") -> None:
-        """Add another fold's counts to these."""
-        self.views.update(other.views)
+        """Add another fold's counts to these; both began with the same step of time."""
         for key, example in other.first.items():
             self.first[key] = min(example, self.first.get(key, example))
         for key, time in other.last.items():
             self.last[key] = max(time, self.last.get(key, time))
+        for key, rows in other.rows.items():
+            self._put_rows(key, [*self.rows.get(key, []), *rows])
+        for dimension, breakdown in other.by.items():
+            self.by[dimension].merge(breakdown)
+        self.timeline.merge(other.timeline)
         for mine, theirs in (
+            (self.views, other.views),
+            (self.durations, other.durations),
+            (self.silences, other.silences),
             (self.ends, other.ends),
             (self.pairs, other.pairs),
             (self.handshakes, other.handshakes),
@@ -173,9 +441,7 @@ class Counts:
         self.zones.update(other.zones)
         self.years.update(other.years)
         self.n_logged += other.n_logged
-        order = ("time", "source", "record")
-        logged = sorted([*self.logged, *other.logged], key=lambda row: [str(row[name]) for name in order])
-        self.logged = logged[:STORIES_KEPT]
+        self.logged = sorted([*self.logged, *other.logged], key=_row_order)[:STORIES_KEPT]
         self.n_inputs += other.n_inputs
         self.n_connections += other.n_connections
         stories = [*self.stories, *other.stories]
@@ -185,3 +451,34 @@ class Counts:
         for row in other.inputs:
             if len(self.inputs) < INPUTS_KEPT or row["status"] != "ok":
                 self.inputs.append(row)
+
+
+def _row_order(row: dict[str, Any]) -> tuple[int, str, int, str]:
+    time = row["time"]
+    return UNTIMED if time is None else time, row["source"], row["record"] or 0, row["endpoint"]
+
+
+def _peers(closes: Table) -> list[str | None]:
+    """The other side of each view: servers by `ip:port`, clients by their address alone."""
+    clients, servers = closes["client"], closes["server"]
+    if not any(clients) and not any(servers):
+        return [None] * len(closes)
+    return [
+        server if endpoint == Endpoint.CLIENT else client and client[: client.rfind(":")]
+        for endpoint, client, server in zip(closes["endpoint"], clients, servers, strict=True)
+    ]
+
+
+def _add_durations(
+    counter: Counter[tuple[str, int | None, int]],
+    groups: Iterable[tuple[str, int | None]],
+    seconds: Sequence[float | None],
+) -> None:
+    """Count seconds by their group and step; unknown ones are left out."""
+    if not any(value is not None for value in seconds):
+        return
+    known = [(group, value) for group, value in zip(groups, seconds, strict=True) if value is not None]
+    steps = duration_steps(np.array([value for _, value in known], np.float64)).tolist()
+    counted = Counter(zip((group for group, _ in known), steps, strict=True))
+    for (group, step), n in counted.items():
+        counter[*group, step] += n

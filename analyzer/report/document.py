@@ -5,78 +5,99 @@ code, what was never established and what no endpoint may send stand in blocks o
 """
 
 import io
-from typing import Any
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from analyzer import __version__
-from analyzer.knowledge.catalogue import Catalogue
+from analyzer.errors import UsageError
+from analyzer.knowledge import language as languages
+from analyzer.knowledge.catalogue import PREDICATES, Catalogue
+from analyzer.knowledge.language import Language
 from analyzer.model import (
+    CLOSES,
     INPUTS,
     Endpoint,
-    Evidence,
-    Provenance,
     format_time,
-    is_illegal_on_wire,
 )
-from analyzer.report.counts import VIEW_COLUMNS, Counts, Example
-from analyzer.report.text import plural, record_name
+from analyzer.report import series
+from analyzer.report.counts import DIMENSIONS, ROWS_KEPT, TOP, UNTIMED, VIEW_COLUMNS, Counts, Example, bucket
+from analyzer.report.redaction import redacted
+from analyzer.report.rows import to_json
+from analyzer.report.text import record_name
+from analyzer.selection import Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "wsclose.report/1"
 
-NEVER_OPENED = frozenset({Evidence.HANDSHAKE_REJECTED, Evidence.HANDSHAKE_FAILED, Evidence.TLS_ALERT})
-"""Views of connections that were never established: outside shares."""
+PAIR_NAMES = (
+    *("client_sent", "client_sent_code", "server_sent", "server_sent_code"),
+    *("client", "client_provenance", "server", "server_provenance"),
+)
+"""Names of the columns that pairs of views are counted by (`counts.PAIR_COLUMNS`)."""
 
-HARMLESS = {1000: 3, 1001: 2, 1005: 2, 1012: 2, 1013: 2}
-"""Codes that say that all is well, or that a reconnect is welcome, come later in the report."""
-
-
-def bucket(view: dict[str, Any]) -> str:
-    """Which block of the report a view belongs to: established, illegal, undetermined, never_opened or proxy."""
-    if view["evidence"] in NEVER_OPENED:
-        return "never_opened"
-    if view["endpoint"] == Endpoint.PROXY:
-        return "proxy"
-    if view["code"] is None:
-        return "undetermined"
-    if view["provenance"] == Provenance.WIRE and is_illegal_on_wire(view["code"]):
-        return "illegal"
-    if view["evidence"] == Evidence.LOG_RECEIVED and view["provenance"] == Provenance.REPORTED:
-        return "illegal" if is_illegal_on_wire(view["code"]) else "established"
-    return "established"
-
-
-def percent(share: float) -> str:
-    """A share as people read it."""
-    return f"{100 * share:.1f} %"
-
-
-def headline(document: dict[str, Any]) -> str:
-    """How much was read, and how much was found in it."""
-    connections, packets = document["connections"], document["packets"]
-    found = []
-    if packets or connections or not document["lines"]:
-        found.append(f"{plural(connections, 'WebSocket connection')} in {plural(packets, 'packet')}")
-    if document["lines"]:
-        found.append(f"{plural(document['logged'], 'logged close')} in {plural(document['lines'], 'line')}")
-    return f"{' and '.join(found)} of {plural(document['inputs'], 'file')}"
-
-
-def assumptions(document: dict[str, Any]) -> list[str]:
-    """What was assumed about the times of logs, as sentences."""
-    said = {
-        "zone": "{logs} name no time zone: {value} was assumed (--tz names another).",
-        "year": "{logs} name no year: {value} was taken, by when the file was last written.",
-    }
-    return [
-        said[entry["what"]].format(logs=f"The times of {plural(entry['inputs'], 'log')}", value=entry["value"])
-        for entry in document["assumed"]
-    ]
+ROWS_SHOWN = 500
+"""Closes that a report shows one by one."""
 
 
 class Report:
-    """The frequencies and what they mean. `document` is what `--format json` prints; `str()` is the text."""
+    """The frequencies and what they mean. `document` is what `--format json` prints; `str()` is the text.
 
-    def __init__(self, counts: Counts, catalogue: Catalogue, *, is_partial: bool = False) -> None:
+    Attributes:
+        document: Plain values, English texts (schema: docs/report.schema.json).
+        language: What people read is in this language; data never is.
+
+    """
+
+    def __init__(
+        self,
+        counts: Counts,
+        catalogue: Catalogue,
+        *,
+        is_partial: bool = False,
+        by: Sequence[str] = DIMENSIONS,
+        top: int = TOP,
+        step_ns: int | None = None,
+        selection: Selection | None = None,
+        language: Language | None = None,
+    ) -> None:
+        """Make the document.
+
+        Args:
+            counts: What was counted.
+            catalogue: What is known about codes.
+            is_partial: Whether reading was interrupted.
+            by: Dimensions to break the views down by, of DIMENSIONS.
+            top: Values of each dimension to name, for each endpoint.
+            step_ns: Step of the timeline in nanoseconds that was asked for.
+            selection: The filters that the counts have gone through.
+            language: English where none is given.
+
+        Raises:
+            UsageError: No such dimension.
+
+        """
+        unknown = [dimension for dimension in by if dimension not in DIMENSIONS]
+        if unknown:
+            raise UsageError(f"{unknown[0]}: no such dimension; there are {', '.join(DIMENSIONS)}")
+        self.language = languages.load("en") if language is None else language
         self.document = _build(counts, catalogue, is_partial)
+        self.document |= {
+            "filters": (selection or Selection()).words(),
+            "left_out": counts.sums["left_out"],
+            "by": [entry for dimension in by for entry in series.breakdown(dimension, counts.by[dimension], top=top)],
+            "timeline": series.timeline(counts, step_ns),
+        }
+        self.document["beyond"] = {
+            dimension: series.beyond(
+                counts.by[dimension], [e for e in self.document["by"] if e["dimension"] == dimension]
+            )
+            for dimension in by
+        }
 
     def __str__(self) -> str:
         return self.to_text()
@@ -87,40 +108,95 @@ class Report:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self) if cycle else str(self))
 
-    def _repr_markdown_(self) -> str:
-        return self.to_markdown()
+    def _repr_html_(self) -> str:
+        from analyzer.report import html
+
+        return html.render_cell(self.document, self.language)
 
     def to_text(self, *, width: int = 80) -> str:
         """The report as plain text without colour."""
         from analyzer.report import terminal
 
         out = io.StringIO()
-        terminal.print_report(self.document, out, width=width)
+        terminal.print_report(self.document, out, width=width, language=self.language)
         return out.getvalue()
 
-    def to_markdown(self) -> str:
-        """The report for a ticket; query strings and what looks like a token are redacted."""
+    def to_markdown(self, *, redact: bool = True) -> str:
+        """The report for a ticket; query strings and what looks like a token or an address are redacted."""
         from analyzer.report import markdown
 
-        return markdown.render(self.document)
+        return markdown.render(self._shared(redact), self.language)
+
+    def to_html(self, *, redact: bool = True) -> str:
+        """The report as one page that needs nothing else; redacted like `to_markdown`."""
+        from analyzer.report import html
+
+        return html.render_page(self._shared(redact), self.language)
 
     def to_dict(self) -> dict[str, Any]:
         """The document itself (schema: docs/report.schema.json)."""
         return self.document
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """A block of the document as a DataFrame, with a `count` where its rows stand for several.
+
+        `codes`, `timeline`, `durations`, `silences`, `ends` and `views` come as the plot of that name takes them; any
+        other list of the document comes as it is.
+
+        Raises:
+            KeyError: There is no such block of rows.
+
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(self._rows_of(name))
+        if name == "timeline" and len(frame):
+            frame["time"] = pd.to_datetime(frame["time"], utc=True)
+        return frame
+
+    def _rows_of(self, name: str) -> list[dict[str, Any]]:
+        document = self.document
+        if name == "codes":
+            undetermined = [row | {"code": None, "provenance": "undetermined"} for row in document["undetermined"]]
+            return [*document["frequencies"], *document["illegal"], *undetermined]
+        if name == "timeline":
+            return [row for row in document["timeline"]["bins"] if row["bucket"] != "never_opened"]
+        if name in ("durations", "silences"):
+            code, seconds = ("code", "duration_s") if name == "durations" else ("client_view_code", "silence_s")
+            return [
+                {
+                    "endpoint": entry["endpoint"],
+                    code: entry["code"],
+                    seconds: math.sqrt(step["from_s"] * step["to_s"]),
+                    "count": step["count"],
+                }
+                for entry in document[name]
+                for step in entry["bins"]
+            ]
+        if name == "views":
+            sides = ("client", "server")
+            return [
+                {f"{side}_view_code": row[side] for side in sides}
+                | {f"{side}_view_provenance": row[f"{side}_provenance"] for side in sides}
+                | {"count": row["count"]}
+                for row in document["views"]
+            ]
+        block = document[name]
+        if not isinstance(block, list):
+            raise KeyError(name)
+        return block
+
+    def _shared(self, redact: bool) -> dict[str, Any]:
+        return redacted(self.document) if redact else self.document
 
 
 def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, Any]:
     views = []
     for key, n in counts.views.items():
         view = dict(zip(VIEW_COLUMNS, key, strict=True))
-        view |= {"count": n, "bucket": bucket(view), "example": counts.first[key], "last": counts.last.get(key)}
-        view["key"] = catalogue.key(
-            view["code"],
-            **{
-                column: view[column] or "unknown"
-                for column in ("evidence", "provenance", "endpoint", "sent", "initiator", "end", "ended_by")
-            },
-        )
+        view |= {"count": n, "example": counts.first[key], "last": counts.last.get(key)}
+        view["bucket"] = bucket(view["endpoint"], view["code"], view["provenance"], view["evidence"])
+        view["key"] = _key(view, catalogue)
         views.append(view)
     totals = {
         str(endpoint): sum(v["count"] for v in views if v["endpoint"] == endpoint and v["bucket"] != "never_opened")
@@ -157,15 +233,23 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
             for (initiator, end, by), n in sorted(counts.ends.items(), key=_by_count)
         ],
         "views": [
-            {"client": client, "client_provenance": how, "server": server, "server_provenance": server_how, "count": n}
-            for (client, how, server, server_how), n in sorted(counts.pairs.items(), key=_by_count)
+            {**dict(zip(PAIR_NAMES, pair, strict=True)), "count": n}
+            for pair, n in sorted(counts.pairs.items(), key=_by_count)
         ],
         "anomalies": [
             {"anomaly": name, "count": n}
             for name, n in sorted(counts.anomalies.items(), key=lambda item: (-item[1], item[0]))
         ],
-        "diagnoses": _diagnoses(views, catalogue),
-        "stories": [_story(connection, closes) for connection, closes in counts.stories]
+        "durations": series.distribution(counts.durations),
+        "silences": series.distribution(counts.silences),
+        "timers": [
+            *series.near_timers("silence", counts.silences),
+            *series.near_timers("duration", counts.durations),
+        ],
+        "codes": _codes(views, counts, catalogue),
+        "diagnoses": _diagnoses(views, totals, catalogue),
+        "rows": _rows(counts, views),
+        "stories": [story_of(connection, closes, catalogue) for connection, closes in counts.stories]
         if counts.n_connections <= len(counts.stories)
         else [],
         "log_stories": [_log_story(row, catalogue) for row in counts.logged]
@@ -187,6 +271,11 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
             if row["status"] != "ok"
         ],
     }
+
+
+def _key(view: dict[str, Any], catalogue: Catalogue) -> str:
+    """Which documented text fits a view."""
+    return catalogue.key(view["code"], **{column: view[column] or "unknown" for column in PREDICATES})
 
 
 def _by_count(item: tuple[tuple[Any, ...], int]) -> tuple[Any, ...]:
@@ -232,7 +321,7 @@ def _grouped(
             key = tuple(view[column] for column in columns)
             grouped[key] = (grouped.get(key, (0, ""))[0] + view["count"], view["key"])
     return [
-        {**dict(zip(columns, key, strict=True)), "count": n, "title": catalogue.diagnosis(text).title}
+        {**dict(zip(columns, key, strict=True)), "count": n, "title": catalogue.diagnosis(text).title, "key": text}
         for key, (n, text) in sorted(grouped.items(), key=lambda item: (-item[1][0], [*map(str, item[0])]))
     ]
 
@@ -257,18 +346,18 @@ def _log_story(row: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         **{name: row[name] for name in names},
         "time": format_time(row["time"]),
         "name": _name(row["code"], catalogue),
+        "diagnosis": _key(row, catalogue),
     }
 
 
-def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[str, Any]]:
-    """One entry per documented text that applies, worst and most frequent first."""
-    by_key: dict[str, list[dict[str, Any]]] = {}
+def _diagnoses(views: list[dict[str, Any]], totals: dict[str, int], catalogue: Catalogue) -> list[dict[str, Any]]:
+    """One entry for each code and documented text that applies, worst and most frequent first."""
+    grouped: dict[tuple[int | None, str], list[dict[str, Any]]] = {}
     for view in views:
-        by_key.setdefault(view["key"], []).append(view)
+        grouped.setdefault((view["code"], view["key"]), []).append(view)
     entries = []
-    for key, group in by_key.items():
+    for (code, key), group in grouped.items():
         text = catalogue.diagnosis(key)
-        code = group[0]["code"]
         info = None if code is None else catalogue.code(code)
         example: Example = min(view["example"] for view in group)
         where = min(group, key=lambda view: view["example"])
@@ -279,7 +368,11 @@ def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[s
                 "name": None if info is None else info.name,
                 "count": sum(view["count"] for view in group),
                 "endpoints": sorted({str(view["endpoint"]) for view in group}),
+                "shares": _shares(group, totals),
+                "provenances": sorted({str(view["provenance"]) for view in group}),
                 "evidence": sorted({str(view["evidence"]) for view in group}),
+                "initiators": series.most((view["initiator"], view["count"]) for view in group),
+                "enders": series.most((view["ended_by"], view["count"]) for view in group if view["ended_by"]),
                 "title": text.title,
                 "cause": text.cause,
                 "check": text.check or None,
@@ -292,7 +385,7 @@ def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[s
                     "source": example.source,
                     "record": example.record or None,
                     "place": record_name(example.record, where["evidence"]),
-                    "time": format_time(None if example.time == 2**63 - 1 else example.time),
+                    "time": format_time(None if example.time == UNTIMED else example.time),
                     "endpoint": where["endpoint"],
                     "peer": example.peer,
                     "connection": example.connection,
@@ -302,22 +395,94 @@ def _diagnoses(views: list[dict[str, Any]], catalogue: Catalogue) -> list[dict[s
         )
 
     def rank(entry: dict[str, Any]) -> tuple[Any, ...]:
+        # where nothing is claimed, other texts say more
         code = entry["code"]
-        severity = 4 if code is None else HARMLESS.get(code, 0)  # where nothing is claimed, other texts say more
-        return severity, -entry["count"], -1 if code is None else code, entry["key"]
+        return series.severity(code), -entry["count"], -1 if code is None else code, entry["key"]
 
     return sorted(entries, key=rank)
 
 
-def _story(connection: dict[str, Any], closes: list[dict[str, Any]]) -> dict[str, Any]:
-    """One connection in the fields that its story is told from."""
+def _shares(group: list[dict[str, Any]], totals: dict[str, int]) -> list[dict[str, Any]]:
+    """How large a part of each endpoint's established views these are."""
+    counted: Counter[str] = Counter()
+    for view in group:
+        if view["bucket"] in ("established", "illegal"):
+            counted[view["endpoint"]] += view["count"]
+    return [
+        {"endpoint": endpoint, "count": n, "share": round(n / totals[endpoint], 6)}
+        for endpoint, n in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _codes(views: list[dict[str, Any]], counts: Counts, catalogue: Catalogue) -> list[dict[str, Any]]:
+    """Each code that occurs: what is known about it, how it differs from others, what this data says about it."""
+    by_code: dict[int, list[dict[str, Any]]] = {}
+    for view in views:
+        if view["code"] is not None:
+            by_code.setdefault(view["code"], []).append(view)
+    where: dict[int, dict[str, Counter[str]]] = {}
+    for dimension, counted in counts.by.items():
+        for value, cell, n in counted.items():
+            if cell.code is not None:
+                where.setdefault(cell.code, {}).setdefault(dimension, Counter())[value] += n
+    entries = []
+    for code, group in by_code.items():
+        info = catalogue.code(code)
+        pairs = [catalogue.pair(code, other) for other in info.confused_with]
+        times = [view["example"].time for view in group if view["example"].time != UNTIMED]
+        entries.append(
+            {
+                "code": code,
+                "name": info.name,
+                "on_wire": info.on_wire,
+                "meaning": info.meaning,
+                "seen": info.seen,
+                "fix": info.fix,
+                "source": info.source,
+                "confused_with": list(info.confused_with),
+                "pairs": [
+                    {"codes": list(pair.codes), "differ": pair.differ, "choose": pair.choose, "source": pair.source}
+                    for pair in pairs
+                    if pair is not None
+                ],
+                "endpoints": series.most((view["endpoint"], view["count"]) for view in group),
+                "initiators": series.most((view["initiator"], view["count"]) for view in group),
+                "enders": series.most((view["ended_by"], view["count"]) for view in group if view["ended_by"]),
+                **{
+                    dimension: series.most(where.get(code, {}).get(dimension, Counter()).items())
+                    for dimension in DIMENSIONS
+                },
+                "first": format_time(min(times, default=None)),
+                "last": format_time(max((view["last"] for view in group if view["last"] is not None), default=None)),
+            }
+        )
+    return sorted(
+        entries, key=lambda e: (series.severity(e["code"]), -sum(n["count"] for n in e["endpoints"]), e["code"])
+    )
+
+
+def _rows(counts: Counts, views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Closes to look at one by one: of each kind of view the earliest, worst kinds first, in turns up to ROWS_SHOWN."""
+    kinds = []
+    for view in views:
+        key = tuple(view[column] for column in VIEW_COLUMNS)
+        order = (series.severity(view["code"]), -view["count"], [str(part) for part in key])
+        kinds.append((order, view["key"], counts.rows.get(key, [])))
+    kinds.sort(key=lambda kind: kind[0])
+    turns = ((row, key) for turn in range(ROWS_KEPT) for _, key, rows in kinds for row in rows[turn : turn + 1])
+    return [{**to_json(row, CLOSES), "diagnosis": key} for row, key in itertools.islice(turns, ROWS_SHOWN)]
+
+
+def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue: Catalogue) -> dict[str, Any]:
+    """One connection, with its closes, in the fields that its story is told from."""
     names = ["connection", "source", "client", "server", "host", "path", "handshake", "http_status", "opened"]
-    names += ["duration_s", "initiator", "end", "ended_by", "anomalies"]
+    names += ["subprotocol", "duration_s", "initiator", "end", "ended_by", "anomalies"]
     names += [f"{side}_close{part}" for side in ("client", "server") for part in ("", "_code", "_reason", "_record")]
     story = {name: connection[name] for name in names}
     story["opened"] = format_time(story["opened"])
     story["views"] = [
         {name: row[name] for name in ("endpoint", "code", "provenance", "evidence", "confidence", "record")}
+        | {"diagnosis": _key(row, catalogue)}
         for row in closes
     ]
     return story

@@ -1,15 +1,25 @@
-"""The report as Markdown for a ticket, and the frequency table as CSV.
-
-Markdown leaves the house: query strings, and what looks like a token or an address, are redacted.
-"""
+"""The report as Markdown for a ticket, and the frequency table as CSV."""
 
 import csv
 import io
 import re
 from typing import Any
 
-from analyzer.report.document import assumptions, headline, percent
-from analyzer.report.text import csv_cell, redact, redact_path, visible
+from analyzer.knowledge.language import Language
+from analyzer.report.story import (
+    advice,
+    assumptions,
+    filters,
+    first_text,
+    headline,
+    period,
+    tell,
+    tell_logged,
+    timer_text,
+    told_of_code,
+    trouble_text,
+)
+from analyzer.report.text import csv_cell, visible
 
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$-]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "$": "&#36;"}
@@ -18,87 +28,154 @@ ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "$": "&#36;"}
 
 def escape(text: object) -> str:
     """Text without meaning to Markdown or HTML: no link, no mention, no formula."""
-    shown = SPECIAL.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), visible(text))
+    shown = SPECIAL.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), visible(text, most=2000))
     return shown.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
-def _table(header: list[str], rows: list[list[Any]], out: list[str]) -> None:
-    out.append("| " + " | ".join(header) + " |")
-    out.append("|" + "---|" * len(header))
-    out += ["| " + " | ".join("" if cell is None else escape(cell) for cell in row) + " |" for row in rows]
-    out.append("")
+class _Writer:
+    """One document on its way to Markdown."""
 
+    def __init__(self, language: Language) -> None:
+        self._language = language
+        self._label = language.label
+        self.lines: list[str] = []
 
-def render(document: dict[str, Any]) -> str:
-    """Render a report document."""
-    out = ["# Why the WebSockets closed", ""]
-    if document["partial"]:
-        out += ["**Interrupted: only what was read so far.**", ""]
-    out.append(f"{headline(document)}, {document['first'] or '-'} to {document['last'] or '-'} (UTC).")
-    out += [f"{escape(sentence)}" for sentence in assumptions(document)]
-    out.append("")
-    for story in document["stories"]:
-        path = redact_path(story["path"] or "")
-        views = "; ".join(
-            f"the {v['endpoint']} reports {v['code'] or 'undetermined'} ({v['provenance']}, {v['evidence']})"
-            for v in story["views"]
-        )
-        reasons = [redact(story[f"{side}_close_reason"] or "") for side in ("client", "server")]
-        quoted = "".join(f', reason "{escape(reason)}"' for reason in reasons if reason)
-        line = f"{story['client']} to {story['server']} {path}: first Close by {story['initiator']}"
-        out += [f"- {escape(line)}{quoted}; {escape(views)}"]
-    for row in document["log_stories"]:
-        code = row["code"] or "undetermined"
-        line = f"{row['source']}, line {row['record']}: {row['endpoint']} reports {code} ({row['provenance']})"
-        reason = redact(row["reason"] or "")
-        out.append(f"- {escape(line)}" + (f', reason "{escape(reason)}"' if reason else ""))
-    if document["stories"] or document["log_stories"]:
-        out.append("")
-    header = ["endpoint", "code", "name", "provenance", "first Close by", "count", "share"]
-    for title, block in (("Frequencies", "frequencies"), ("Codes that may not be sent, seen on the wire", "illegal")):
-        if document[block]:
-            out += [f"## {title}", ""]
-            rows = [
-                [r["endpoint"], r["code"], r["name"], r["provenance"], r["initiator"], r["count"], percent(r["share"])]
-                for r in document[block]
+    def put(self, *lines: str) -> None:
+        self.lines += lines
+
+    def title(self, text: str, level: int = 2) -> None:
+        self.put("#" * level + f" {escape(text)}", "")
+
+    def table(self, columns: list[str], rows: list[list[Any]]) -> None:
+        header = [escape(self._label(f"column.{name}")) for name in columns]
+        self.put("| " + " | ".join(header) + " |", "|" + "---|" * len(header))
+        self.put(*("| " + " | ".join("" if cell is None else escape(cell) for cell in row) + " |" for row in rows), "")
+
+    def document(self, document: dict[str, Any]) -> None:
+        language, label = self._language, self._label
+        self.title(label("report.title"), 1)
+        if document["partial"]:
+            self.put(f"**{escape(label('report.interrupted'))}**", "")
+        head = [headline(document, language), period(document, language), filters(document, language)]
+        self.put(*(escape(text) for text in (*head, *assumptions(document, language)) if text), "")
+        for story in document["stories"]:
+            where = " ".join(visible(story[name]) for name in ("client", "server", "host", "path") if story[name])
+            self._told(where, tell(story, language), [view["diagnosis"] for view in story["views"]])
+        for row in document["log_stories"]:
+            where = label("story.log_head", source=visible(row["source"]), record=row["record"])
+            self._told(where, tell_logged(row, language), [row["diagnosis"]])
+        for name in ("frequencies", "illegal"):
+            self._frequencies(name, document[name])
+        for name in ("undetermined", "never_opened", "proxy"):
+            self._block(name, document[name])
+        if document["timers"]:
+            self.title(label("report.timers"))
+            self.put(*(f"- {escape(timer_text(entry, language))}" for entry in document["timers"]))
+            self.put("", escape(label("report.timer_note")), "")
+        self._diagnoses(document)
+        if document["systems"]:
+            self.title(label("report.logged_by"))
+            self.table(["system", "count"], [[row["system"], row["count"]] for row in document["systems"]])
+        if document["unseen"] or document["troubled"]:
+            self.title(label("report.unseen"))
+            rows = [[label(f"unseen.{name}"), entry["count"]] for name, entry in document["unseen"].items()]
+            if rows:
+                self.table(["what", "count"], rows)
+            self.put(
+                *(f"- {escape(row['source'])}: {escape(trouble_text(row, language))}" for row in document["troubled"])
+            )
+        if document.get("redacted"):
+            self.put("", escape(label("report.redacted")))
+        made = label("report.made_by", version=document["version"], catalogue=document["catalogue"])
+        self.put("", f"_{escape(made)}_", "")
+
+    def _told(self, head: str, sentences: list[str], keys: list[str]) -> None:
+        self.put(f"- **{escape(head)}**", *(f"  {escape(sentence)}" for sentence in sentences))
+        do = self._label("field.do")
+        self.put(*(f"  **{escape(do)}** {escape(text)}" for text in advice(keys, self._language)), "")
+
+    def _frequencies(self, name: str, block: list[dict[str, Any]]) -> None:
+        if not block:
+            return
+        by_endpoint = dict.fromkeys(row["endpoint"] for row in block)
+        for endpoint in by_endpoint if name == "frequencies" else [None]:
+            self.title(self._label("report.illegal" if endpoint is None else f"report.by_{endpoint}"))
+            rows = [row for row in block if endpoint in (None, row["endpoint"])]
+            columns = ["code", "name", "provenance", "closed_by", "count", "share"]
+            cells = [
+                [
+                    row["code"],
+                    row["name"],
+                    self._label(f"provenance.{row['provenance']}"),
+                    self._label(f"initiator.{row['initiator']}"),
+                    self._language.number(row["count"]),
+                    self._language.percent(row["share"]),
+                ]
+                for row in rows
             ]
-            _table(header, rows, out)
-    blocks = (("No code claimed", "undetermined"), ("Never opened", "never_opened"), ("Seen by proxies", "proxy"))
-    for title, block in blocks:
-        if document[block]:
-            out += [f"## {title}", ""]
-            rows = [[r["endpoint"], r["evidence"], r["title"], r["count"]] for r in document[block]]
-            _table(["endpoint", "evidence", "meaning", "count"], rows, out)
-    if document["diagnoses"]:
-        out += ["## Diagnosis", ""]
-    for entry in document["diagnoses"]:
-        code = "No code" if entry["code"] is None else f"{entry['code']} {entry['name']}"
-        out += [f"### {escape(code)}: {escape(entry['title'])} ({entry['count']})", "", escape(entry["cause"]), ""]
-        if entry["check"]:
-            out.append(f"- Check: {escape(entry['check'])}")
-        out.append(f"- Do: {escape(entry['fix'])}")
-        first = entry["first"]
-        place = f"{first['source']}, {first['place']}" if first["place"] else str(first["source"])
-        out += [f"- First: {escape(place)}, {first['time'] or 'no time'}, seen by the {first['endpoint']}"]
-        out += [f"- Source: {escape(entry['source'])}", ""]
-    if document["systems"]:
-        out += ["## Logged by", ""]
-        _table(["system", "count"], [[row["system"], row["count"]] for row in document["systems"]], out)
-    if document["unseen"]:
-        out += ["## What could not be seen", ""]
-        _table(["what", "count"], [[entry["about"], entry["count"]] for entry in document["unseen"].values()], out)
-    for row in document["troubled"]:
-        out.append(f"- {escape(row['source'])}: {row['status']}, {escape(row['message'] or '')}")
-    out += ["", f"_wsclose {document['version']}, knowledge {document['catalogue']}_", ""]
-    return "\n".join(out)
+            if endpoint is None:
+                columns.insert(0, "seen_by")
+                for row, line in zip(rows, cells, strict=True):
+                    line.insert(0, self._label(f"endpoint.{row['endpoint']}"))
+            self.table(columns, cells)
+
+    def _block(self, name: str, block: list[dict[str, Any]]) -> None:
+        if not block:
+            return
+        self.title(self._label(f"report.{name}"))
+        rows = [
+            [
+                self._label(f"endpoint.{row['endpoint']}"),
+                row["evidence"],
+                self._language.diagnosis(row["key"]).title,
+                self._language.number(row["count"]),
+            ]
+            for row in block
+        ]
+        self.table(["seen_by", "evidence", "meaning", "count"], rows)
+
+    def _diagnoses(self, document: dict[str, Any]) -> None:
+        if not document["diagnoses"]:
+            return
+        language, label = self._language, self._label
+        self.title(label("report.diagnosis"))
+        known = {entry["code"]: entry for entry in document["codes"]}
+        for code in dict.fromkeys(entry["code"] for entry in document["diagnoses"]):
+            group = [entry for entry in document["diagnoses"] if entry["code"] == code]
+            self.title(label("report.no_code") if code is None else f"{code} {group[0]['name']}", 3)
+            if code is not None:
+                self.put(escape(language.about(code).meaning), "")
+                self.put(*(f"- {escape(line)}" for line in told_of_code(known[code], language)), "")
+            for entry in group:
+                text = language.diagnosis(entry["key"])
+                self.title(f"{text.title} ({language.number(entry['count'])})", 4)
+                fields = (("why", text.cause), ("check", text.check), ("do", text.fix))
+                more = (("first", first_text(entry["first"], language)), ("source", text.source))
+                self.put(
+                    *(
+                        f"- **{escape(label(f'field.{name}'))}** {escape(said)}"
+                        for name, said in (*fields, *more)
+                        if said
+                    ),
+                    "",
+                )
+
+
+def render(document: dict[str, Any], language: Language) -> str:
+    """Render a report document."""
+    writer = _Writer(language)
+    writer.document(document)
+    return "\n".join(writer.lines)
+
+
+FREQUENCY_COLUMNS = ("endpoint", "code", "name", "provenance", "initiator", "count", "share")
 
 
 def render_csv(document: dict[str, Any]) -> str:
     """The frequency table, illegal codes included, as CSV."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ["endpoint", "code", "name", "provenance", "initiator", "count", "share"]
-    writer.writerow(names)
+    writer.writerow(FREQUENCY_COLUMNS)
     for row in (*document["frequencies"], *document["illegal"]):
-        writer.writerow([csv_cell(row[n]) if isinstance(row[n], str) else row[n] for n in names])
+        writer.writerow([csv_cell(row[n]) if isinstance(row[n], str) else row[n] for n in FREQUENCY_COLUMNS])
     return out.getvalue()

@@ -8,7 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, End, Endpoint, Evidence, Handshake, Initiator, Provenance
+from analyzer.model import (
+    CLOSES,
+    CONNECTIONS,
+    INPUTS,
+    Column,
+    End,
+    Endpoint,
+    Evidence,
+    Handshake,
+    Initiator,
+    Provenance,
+    Received,
+)
+from analyzer.report.counts import DIMENSIONS
 from analyzer.report.document import SCHEMA
 
 
@@ -24,6 +37,14 @@ def _maybe(kind: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [kind, {"type": "null"}]}
 
 
+def _column(column: Column) -> dict[str, Any]:
+    """What a column of a table holds in JSON; unknown is null."""
+    kinds = {"int": "integer", "float": "number", "time": "string", "text": "string", "enum": "string"}
+    if column.kind == "list":
+        return _maybe({"type": "array", "items": {"type": "string"}})
+    return _maybe({"type": kinds[column.kind]})
+
+
 def report_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of `wsclose report --format json`; members may be added within a major version."""
     text, count = {"type": "string"}, {"type": "integer", "minimum": 0}
@@ -36,6 +57,19 @@ def report_schema() -> dict[str, Any]:
     frequencies = _list(
         endpoint=endpoint, code=code, name=text, provenance=provenance, initiator=initiator, count=count, share=share
     )
+    names = {"type": "array", "items": text}
+    seconds = {"type": "number", "minimum": 0}
+    most = _list(value=text, count=count)
+    bucket = {"enum": ["established", "illegal", "undetermined", "never_opened", "proxy"]}
+    distribution = _list(
+        endpoint=endpoint,
+        code=_maybe(code),
+        count=count,
+        p50_s=seconds,
+        p90_s=seconds,
+        p99_s=seconds,
+        bins=_list(from_s=seconds, to_s=seconds, count=count),
+    )
     first = _object(
         source=text, record=_maybe(count), place=text, time=_maybe(time), endpoint=endpoint, peer=text, connection=text
     )
@@ -46,6 +80,7 @@ def report_schema() -> dict[str, Any]:
         evidence=evidence,
         confidence=_maybe(text),
         record=_maybe(count),
+        diagnosis=text,
     )
     document = _object(
         schema={"const": SCHEMA},
@@ -64,13 +99,17 @@ def report_schema() -> dict[str, Any]:
         established={"type": "object", "additionalProperties": count},
         frequencies=frequencies,
         illegal=frequencies,
-        undetermined=_list(endpoint=endpoint, evidence=evidence, count=count, title=text),
-        never_opened=_list(endpoint=endpoint, evidence=evidence, code=_maybe(code), count=count, title=text),
-        proxy=_list(endpoint=endpoint, evidence=evidence, ended_by=_maybe(ender), count=count, title=text),
+        undetermined=_list(endpoint=endpoint, evidence=evidence, count=count, title=text, key=text),
+        never_opened=_list(endpoint=endpoint, evidence=evidence, code=_maybe(code), count=count, title=text, key=text),
+        proxy=_list(endpoint=endpoint, evidence=evidence, ended_by=_maybe(ender), count=count, title=text, key=text),
         systems=_list(system=text, count=count),
         handshakes=_list(handshake={"enum": list(Handshake)}, http_status=_maybe(count), count=count),
         ends=_list(initiator=initiator, end=end, ended_by=_maybe(ender), count=count),
         views=_list(
+            client_sent=_maybe({"enum": list(Received)}),
+            client_sent_code=_maybe(code),
+            server_sent=_maybe({"enum": list(Received)}),
+            server_sent_code=_maybe(code),
             client=_maybe(code),
             client_provenance=_maybe(provenance),
             server=_maybe(code),
@@ -78,13 +117,43 @@ def report_schema() -> dict[str, Any]:
             count=count,
         ),
         anomalies=_list(anomaly=text, count=count),
+        durations=distribution,
+        silences=distribution,
+        timers=_list(
+            measure={"enum": ["silence", "duration"]},
+            seconds=seconds,
+            count=count,
+            share=share,
+            candidates=_list(system=text, setting=text, kind=text, source=text),
+        ),
+        codes=_list(
+            code=code,
+            name=text,
+            on_wire=text,
+            meaning=text,
+            seen=text,
+            fix=text,
+            source=text,
+            confused_with={"type": "array", "items": code},
+            pairs=_list(codes={"type": "array", "items": code}, differ=text, choose=text, source=text),
+            endpoints=most,
+            initiators=most,
+            enders=most,
+            **dict.fromkeys(DIMENSIONS, most),
+            first=_maybe(time),
+            last=_maybe(time),
+        ),
         diagnoses=_list(
             key=text,
             code=_maybe(code),
             name=_maybe(text),
             count=count,
             endpoints={"type": "array", "items": endpoint},
+            shares=_list(endpoint=endpoint, count=count, share=share),
+            provenances={"type": "array", "items": provenance},
             evidence={"type": "array", "items": evidence},
+            initiators=most,
+            enders=most,
             title=text,
             cause=text,
             check=_maybe(text),
@@ -97,7 +166,28 @@ def report_schema() -> dict[str, Any]:
             last=_maybe(time),
         ),
         stories=_list(connection=text, source=text, client=text, server=text, views={"type": "array", "items": view}),
-        log_stories=_list(source=text, record=count, endpoint=endpoint, code=_maybe(code), provenance=provenance),
+        log_stories=_list(
+            source=text, record=count, endpoint=endpoint, code=_maybe(code), provenance=provenance, diagnosis=text
+        ),
+        rows=_list(**{column.name: _column(column) for column in CLOSES}, diagnosis=text),
+        filters={"type": "object", "additionalProperties": names},
+        left_out=count,
+        by=_list(
+            dimension={"enum": list(DIMENSIONS)},
+            endpoint=endpoint,
+            value=text,
+            count=count,
+            harmful=count,
+            codes=_list(code=_maybe(code), provenance=provenance, bucket=bucket, count=count, share=share),
+        ),
+        beyond={"type": "object", "additionalProperties": _object(values=count, views=count)},
+        timeline=_object(
+            step_s=seconds,
+            is_coarser={"type": "boolean"},
+            bins=_list(
+                time=time, endpoint=endpoint, code=_maybe(code), provenance=provenance, bucket=bucket, count=count
+            ),
+        ),
         assumed=_list(what=text, value=text, inputs=count),
         unseen={"type": "object", "additionalProperties": _object(count=count, about=text)},
         troubled=_list(

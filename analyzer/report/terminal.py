@@ -1,20 +1,35 @@
-"""The report, `explain` and `compare` on a terminal: rich tables that fit the width, colour that turns itself off."""
+"""The report on a terminal: rich tables that fit the width, colour that turns itself off."""
 
 import contextlib
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from analyzer.knowledge.catalogue import Catalogue, CodeInfo
-from analyzer.logs.format import Format
-from analyzer.report.document import assumptions, headline, percent
-from analyzer.report.text import plural, visible
+from analyzer.knowledge.language import Language
+from analyzer.report.story import (
+    ENDERS,
+    advice,
+    assumptions,
+    filters,
+    first_text,
+    headline,
+    period,
+    sent_text,
+    tell,
+    tell_logged,
+    timer_text,
+    told_of_code,
+    trouble_text,
+)
+from analyzer.report.text import visible
 
 STYLES = {
     "wire": "green",
@@ -25,367 +40,444 @@ STYLES = {
 }
 """Colour of a provenance; its word always stands beside it."""
 
+FAINT = "bright_black"
 BAR_WIDTH = 10
+BLOCKS = " ▁▂▃▄▅▆▇█"
 
 MIN_WIDTH_FOR_BARS = 76
+ANSWERS_SHOWN = 3
+"""Diagnoses that the first screen names."""
+
 DIAGNOSES_SHOWN = 40
 ROWS_SHOWN = 20
 """Rows of a block that a terminal shows; JSON and CSV hold all."""
 
-REPORTED_BY = {
-    "client": "What the clients report",
-    "server": "What the servers report",
-    "proxy": "What proxies report",
-    "unknown": "What endpoints report whose side the log does not tell",
-}
-
-ENDERS = ("client", "server", "proxy")
-SIDES = {"unknown": "side not told"}
-
-UNSEEN = "bytes are missing, so it is not known whether"
-
-ON_WIRE = {
-    "allowed": "may be sent",
-    "never": "never sent: endpoints make it up",
-    "illegal": "must not be sent",
-    "registered": "for libraries and frameworks, by registration",
-    "private": "for the application: its meaning is private",
-}
+MATRIX_SHOWN = 10
+DURATIONS_SHOWN = 6
+CODES_SHOWN = 3
+"""Codes of a value, or lines of a timeline."""
 
 
 @contextlib.contextmanager
-def _page(out: TextIO, width: int | None) -> Iterator[Console]:
+def page(out: TextIO, width: int | None) -> Iterator[Console]:
     """A console on `out`; where that is no terminal, lines end where their text does and carry no colour."""
-    target = out if out.isatty() else io.StringIO()
-    yield Console(file=target, width=width, highlight=False, emoji=False, markup=False)
+    is_terminal = out.isatty()
+    target = out if is_terminal else io.StringIO()
+    yield Console(
+        file=target,
+        width=width,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        # a notebook is neither a terminal, though it says so in its environment, nor to be written to past the file
+        force_jupyter=False,
+        force_terminal=None if is_terminal else False,
+        color_system="auto" if is_terminal else None,
+    )
     if isinstance(target, io.StringIO):
         out.writelines(f"{line.rstrip()}\n" for line in target.getvalue().splitlines())
+
+
+def print_field(console: Console, language: Language, name: str, text: str) -> None:
+    """Print a text with the label of a field before it; all fields of a language are as wide."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=max(map(cell_len, language.group("field"))), no_wrap=True, style=FAINT)
+    grid.add_column(ratio=1, overflow="fold")
+    grid.add_row(language.label(f"field.{name}"), Text(text))
+    console.print(Padding(grid, (0, 0, 0, 2)))
 
 
 def _bar(share: float) -> Text:
     return Text("█" * max(1, round(share * BAR_WIDTH)), style="blue")
 
 
-def print_report(document: dict[str, Any], out: TextIO = sys.stdout, *, width: int | None = None) -> None:
+def print_report(
+    document: dict[str, Any], out: TextIO = sys.stdout, *, language: Language, width: int | None = None
+) -> None:
     """Print a report document.
 
     Args:
         document: From `Report.document`.
         out: Where to; colour only where that is a terminal.
+        language: The reader's.
         width: Columns, None for the terminal's own (80 where there is none).
 
     """
-    with _page(out, width) as console:
-        if document["partial"]:
-            console.print(Text("Interrupted: only what was read so far.", style="bold red"))
-        console.print(Text(headline(document), style="bold"))
-        if document["first"]:
-            console.print(Text(f"{document['first'][:19]} to {document['last'][:19]} UTC", style="bright_black"))
+    with page(out, width) as console:
+        _Printer(console, language).print_report(document)
+
+
+class _Printer:
+    """One report on one console."""
+
+    def __init__(self, console: Console, language: Language) -> None:
+        self._console = console
+        self._language = language
+        self._label = language.label
+
+    def print_report(self, document: dict[str, Any]) -> None:
+        self._head(document)
+        is_small = bool(document["stories"] or document["log_stories"])
         for story in document["stories"]:
-            _print_story(console, story)
+            self._story(story)
         for row in document["log_stories"]:
-            _print_log_story(console, row)
+            self._log_story(row)
+        if not is_small:
+            self._answers(document)
+        self._frequencies(document)
+        if not is_small:
+            self._both_views(document["views"])
+            self._ends(document["ends"])
+        for name in ("undetermined", "never_opened", "proxy"):
+            self._block(self._label(f"report.{name}"), document[name])
+        if not is_small:
+            self._timeline(document["timeline"])
+            self._durations("durations", document["durations"])
+            self._durations("silences", document["silences"])
+            self._breakdowns(document)
+        self._timers(document["timers"])
+        self._anomalies(document["anomalies"])
+        self._systems(document)
+        self._unseen(document)
+        self._diagnoses(document, is_small=is_small)
+        if not document["connections"] and not document["logged"]:
+            self._line()
+            self._line(self._label("report.no_websocket" if document["packets"] else "report.no_close"))
+
+    def _line(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
+        self._console.print(Padding(Text(text, style=style), (0, 0, 0, indent)) if indent else Text(text, style=style))
+
+    def _title(self, text: str, note: str = "") -> None:
+        self._line()
+        self._console.print(Text.assemble((text, "bold"), f"  {note}" if note else ""))
+
+    def _rest(self, n: int, noun: str) -> None:
+        """Say how much a terminal does not show."""
+        if n > 0:
+            self._line(f"  {self._language.count(f'report.more_{noun}', n)}", FAINT)
+
+    def _table(self, columns: list[tuple[str, str]]) -> Table:
+        """An empty table with these headings, each `left`, `right` or `fill` (shortened where it does not fit)."""
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style=FAINT)
+        for name, kind in columns:
+            heading = self._label(f"column.{name}") if name else ""
+            if kind == "fill":
+                table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=26)
+            else:
+                width = 5 if name == "count" else 4
+                table.add_column(heading, justify="right" if kind == "right" else "left", no_wrap=True, min_width=width)
+        return table
+
+    def _provenance(self, name: str | None) -> Text:
+        return Text("" if name is None else self._label(f"provenance.{name}"), style=STYLES.get(name or "", ""))
+
+    def _field(self, label: str, text: str) -> None:
+        print_field(self._console, self._language, label, text)
+
+    def _head(self, document: dict[str, Any]) -> None:
+        if document["partial"]:
+            self._line(self._label("report.interrupted"), "bold red")
+        self._line(headline(document, self._language), "bold")
+        for text in (period(document, self._language), filters(document, self._language)):
+            if text:
+                self._line(text, FAINT)
+
+    def _story(self, story: dict[str, Any]) -> None:
+        self._line()
+        target = " ".join(visible(story[name]) for name in ("host", "path") if story[name])
+        self._console.print(Text.assemble((f"{story['client']} -> {story['server']}", "bold"), f"  {target}"))
+        self._told(tell(story, self._language), [view["diagnosis"] for view in story["views"]])
+
+    def _log_story(self, row: dict[str, Any]) -> None:
+        self._line()
+        head = self._label("story.log_head", source=visible(row["source"]), record=row["record"])
+        by = "story.logged_by" if row["system"] else "story.unknown_system"
+        self._console.print(Text.assemble((head, "bold"), f"  {self._label(by, system=row['system'])}"))
+        self._told(tell_logged(row, self._language), [row["diagnosis"]])
+
+    def _told(self, sentences: list[str], keys: list[str]) -> None:
+        for sentence in sentences:
+            self._line(sentence, indent=2)
+        for text in advice(keys, self._language):
+            self._field("do", text)
+
+    def _answers(self, document: dict[str, Any]) -> None:
+        """What matters most, on the first screen: which code, how known, who, what to do."""
+        entries = document["diagnoses"][:ANSWERS_SHOWN]
+        if not entries:
+            return
+        self._title(self._label("report.in_short"))
+        for entry in entries:
+            text = self._language.diagnosis(entry["key"])
+            known = self._language.join(self._label(f"provenance.{name}") for name in entry["provenances"])
+            shares = [
+                self._label(f"report.share_of_{part['endpoint']}", share=self._language.percent(part["share"]))
+                for part in entry["shares"]
+            ]
+            much = self._language.join([self._language.count("report.views", entry["count"]), *shares])
+            head = Text.assemble((self._code(entry), "bold"), f" ({known}): {text.title}")
+            self._console.print(Padding(head, (0, 0, 0, 2)))
+            self._line(much, FAINT, indent=4)
+            self._field("do", text.fix)
+
+    def _code(self, entry: dict[str, Any]) -> str:
+        return self._label("report.no_code") if entry["code"] is None else f"{entry['code']} {entry['name']}"
+
+    def _frequencies(self, document: dict[str, Any]) -> None:
         for endpoint, n in document["established"].items():
             rows = [row for row in document["frequencies"] if row["endpoint"] == endpoint]
             if rows:
-                console.print()
-                noun = "view" if document["logged"] else "established connection"
-                _print_frequencies(console, f"{REPORTED_BY[endpoint]} ({plural(n, noun)})", rows)
+                noun = "views" if document["logged"] else "established"
+                self._title(self._label(f"report.by_{endpoint}"), f"({self._language.count(f'report.{noun}', n)})")
+                self._codes(rows)
         if document["illegal"]:
-            console.print()
-            rows = document["illegal"]
-            _print_frequencies(console, "Codes that may not be sent, yet stood on the wire", rows, names_side=True)
-        _print_block(console, "No code is claimed", document["undetermined"])
-        _print_block(console, "Never opened (not in the shares)", document["never_opened"])
-        _print_block(console, "Seen by proxies (not in the shares)", document["proxy"])
-        _print_systems(console, document)
-        _print_unseen(console, document)
-        if document["diagnoses"]:
-            console.print()
-            console.print(Text("Diagnosis", style="bold underline"))
-        for entry in document["diagnoses"][:DIAGNOSES_SHOWN]:
-            _print_diagnosis(console, entry)
-        _print_rest(console, len(document["diagnoses"]) - DIAGNOSES_SHOWN, "text")
-        if not document["connections"] and not document["logged"]:
-            console.print()
-            what = "No WebSocket was found." if document["packets"] else "No WebSocket close was found."
-            console.print(Text(what))
+            self._title(self._label("report.illegal"))
+            self._codes(document["illegal"], names_side=True)
+        seen = {row["provenance"] for row in (*document["frequencies"], *document["illegal"])}
+        if seen:
+            self._line()
+            for name in STYLES:
+                if name in seen:
+                    word, about = self._label(f"provenance.{name}"), self._label(f"provenance_about.{name}")
+                    plain = "" if word == name else f" ({name})"
+                    self._console.print(Text.assemble((word, STYLES[name]), f"{plain}: {about}"))
 
-
-def _print_frequencies(console: Console, title: str, rows: list[dict[str, Any]], *, names_side: bool = False) -> None:
-    name, _, note = title.partition(" (")
-    console.print(Text.assemble((name, "bold"), f" ({note}" if note else ""))
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bright_black")
-    if names_side:
-        table.add_column("seen by", no_wrap=True)
-    table.add_column("code", justify="right", no_wrap=True, min_width=4)
-    table.add_column("name", overflow="ellipsis", no_wrap=True, max_width=26)
-    table.add_column("provenance", no_wrap=True, min_width=11)
-    table.add_column("closed by", no_wrap=True, min_width=9)
-    table.add_column("count", justify="right", no_wrap=True, min_width=5)
-    table.add_column("share", justify="right", no_wrap=True, min_width=7)
-    has_bars = not names_side and console.width >= MIN_WIDTH_FOR_BARS
-    if has_bars:
-        table.add_column("", no_wrap=True, width=BAR_WIDTH)
-    for row in rows[:ROWS_SHOWN]:
-        cells: list[Any] = [row["endpoint"]] if names_side else []
-        cells += [
-            str(row["code"]),
-            row["name"],
-            Text(row["provenance"], style=STYLES[row["provenance"]]),
-            row["initiator"],
-            f"{row['count']:,}",
-            percent(row["share"]),
-        ]
+    def _codes(self, rows: list[dict[str, Any]], *, names_side: bool = False) -> None:
+        has_bars = not names_side and self._console.width >= MIN_WIDTH_FOR_BARS
+        columns = [("seen_by", "left")] if names_side else []
+        columns += [("code", "right"), ("name", "fill"), ("provenance", "left"), ("closed_by", "left")]
+        table = self._table([*columns, ("count", "right"), ("share", "right")])
         if has_bars:
-            cells.append(_bar(row["share"]))
-        table.add_row(*cells)
-    console.print(table)
-    _print_rest(console, len(rows) - ROWS_SHOWN, "row")
+            table.add_column("", no_wrap=True, width=BAR_WIDTH)
+        for row in rows[:ROWS_SHOWN]:
+            cells: list[Any] = [self._label(f"endpoint.{row['endpoint']}")] if names_side else []
+            cells += [
+                str(row["code"]),
+                row["name"],
+                self._provenance(row["provenance"]),
+                self._label(f"initiator.{row['initiator']}"),
+                self._language.number(row["count"]),
+                self._language.percent(row["share"]),
+            ]
+            table.add_row(*cells, *([_bar(row["share"])] if has_bars else []))
+        self._console.print(table)
+        self._rest(len(rows) - ROWS_SHOWN, "rows")
+
+    def _both_views(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        self._title(self._label("report.both_views"))
+        names = ("client_sent", "server_sent", "client_reports", "server_reports")
+        table = self._table([*((name, "left") for name in names), ("count", "right")])
+        for row in rows[:MATRIX_SHOWN]:
+            cells = [Text(sent_text(row, side, self._language)) for side in ("client", "server")]
+            cells += [self._reported(row[side], row[f"{side}_provenance"]) for side in ("client", "server")]
+            table.add_row(*cells, self._language.number(row["count"]))
+        self._console.print(table)
+        self._rest(len(rows) - MATRIX_SHOWN, "rows")
+
+    def _reported(self, code: int | None, provenance: str | None) -> Text:
+        if provenance is None:
+            return Text("-")
+        word = self._label(f"provenance.{provenance}")
+        return Text(word if code is None else f"{code} {word}", style=STYLES[provenance])
+
+    def _ends(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        self._title(self._label("report.ends"))
+        table = self._table([("closed_by", "left"), ("transport", "left"), ("ended_by", "left"), ("count", "right")])
+        for row in rows[:MATRIX_SHOWN]:
+            ender = self._label(f"endpoint.{row['ended_by']}") if row["ended_by"] in ENDERS else ""
+            closer, end = self._label(f"initiator.{row['initiator']}"), self._label(f"end.{row['end']}")
+            table.add_row(closer, end, ender, self._language.number(row["count"]))
+        self._console.print(table)
+        self._rest(len(rows) - MATRIX_SHOWN, "rows")
+
+    def _block(self, title: str, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        self._title(title)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=7, justify="right", no_wrap=True)
+        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True)
+        grid.add_column(ratio=1, overflow="fold")
+        for row in rows[:ROWS_SHOWN]:
+            code = f" {row['code']}" if row.get("code") else ""
+            about = self._language.diagnosis(row["key"]).title
+            if row.get("ended_by") in ENDERS:
+                side = self._label(f"side.{row['ended_by']}")
+                about = self._label("report.ended_by", title=about, side=side)
+            endpoint = self._label(f"endpoint.{row['endpoint']}")
+            grid.add_row(
+                self._language.number(row["count"]), f"{endpoint}{code}", Text(row["evidence"], "yellow"), about
+            )
+        self._console.print(grid)
+        self._rest(len(rows) - ROWS_SHOWN, "rows")
+
+    def _timeline(self, timeline: dict[str, Any]) -> None:
+        """Ends over time as a line of blocks for each of the most frequent codes."""
+        bins = timeline["bins"]
+        times = sorted({row["time"] for row in bins})
+        if len(times) < 2:
+            return
+        step = self._language.step(timeline["step_s"])
+        self._title(self._label("report.timeline"), self._label("report.timeline_step", step=step))
+        if timeline["is_coarser"]:
+            self._line(self._label("report.timeline_coarser"), FAINT)
+        totals: Counter[int | None] = Counter()
+        for row in bins:
+            totals[row["code"]] += row["count"]
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, justify="right")
+        grid.add_column(no_wrap=True)
+        room = self._console.width - 8
+        for code, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0] or 0))[: 2 * CODES_SHOWN]:
+            counts: Counter[str] = Counter()
+            for row in bins:
+                if row["code"] == code:
+                    counts[row["time"]] += row["count"]
+            shown = sparkline(counts, times[0], times[-1], timeline["step_s"], room)
+            grid.add_row("-" if code is None else str(code), Text(shown, "blue"))
+        self._console.print(grid)
+        first, last = (self._language.time(time) for time in (times[0], times[-1]))
+        self._line(self._label("report.period", first=first, last=last), FAINT, indent=5)
+
+    def _durations(self, name: str, entries: list[dict[str, Any]]) -> None:
+        if not entries:
+            return
+        self._title(self._label(f"report.{name}"))
+        columns = [("seen_by", "left"), ("code", "right"), ("count", "right")]
+        table = self._table([*columns, ("median", "right"), ("p90", "right"), ("p99", "right")])
+        for entry in entries[:DURATIONS_SHOWN]:
+            code = "-" if entry["code"] is None else str(entry["code"])
+            spans = [self._language.span(entry[part]) for part in ("p50_s", "p90_s", "p99_s")]
+            table.add_row(
+                self._label(f"endpoint.{entry['endpoint']}"), code, self._language.number(entry["count"]), *spans
+            )
+        self._console.print(table)
+        self._rest(len(entries) - DURATIONS_SHOWN, "rows")
+
+    def _breakdowns(self, document: dict[str, Any]) -> None:
+        for dimension, beyond in document["beyond"].items():
+            entries = [entry for entry in document["by"] if entry["dimension"] == dimension]
+            if not entries:
+                continue
+            self._title(self._label(f"by.{dimension}"))
+            table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style=FAINT)
+            table.add_column(self._label("column.seen_by"), no_wrap=True)
+            table.add_column(self._label(f"dimension.{dimension}"), overflow="ellipsis", no_wrap=True, ratio=1)
+            table.add_column(self._label("column.count"), justify="right", no_wrap=True)
+            table.add_column(self._label("column.codes"), no_wrap=True)
+            for entry in entries:
+                codes = [
+                    f"{'-' if part['code'] is None else part['code']} {self._language.percent(part['share'])}"
+                    for part in entry["codes"][:CODES_SHOWN]
+                ]
+                more = ["..."] if len(entry["codes"]) > CODES_SHOWN else []
+                table.add_row(
+                    self._label(f"endpoint.{entry['endpoint']}"),
+                    visible(entry["value"]),
+                    self._language.number(entry["count"]),
+                    self._language.join(codes + more),
+                )
+            self._console.print(table)
+            if beyond["values"] > 0:
+                self._line(f"  {self._language.count('report.beyond', beyond['values'])}", FAINT)
+
+    def _timers(self, entries: list[dict[str, Any]]) -> None:
+        if not entries:
+            return
+        self._title(self._label("report.timers"))
+        for entry in entries:
+            self._line(timer_text(entry, self._language), indent=2)
+        self._line(self._label("report.timer_note"), FAINT, indent=2)
+
+    def _anomalies(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        self._title(self._label("report.anomalies"))
+        for row in rows[:ROWS_SHOWN]:
+            about = self._label(f"anomaly.{row['anomaly']}")
+            self._line(f"{self._language.number(row['count']):>8}  {about} ({row['anomaly']})")
+
+    def _systems(self, document: dict[str, Any]) -> None:
+        """Which systems logged how much, and what was assumed of their times."""
+        if document["systems"]:
+            self._title(self._label("report.logged_by"))
+            shown = [f"{row['system']} {self._language.number(row['count'])}" for row in document["systems"]]
+            more = ["..."] if len(shown) > ROWS_SHOWN else []
+            self._line(self._language.join(shown[:ROWS_SHOWN] + more), indent=2)
+        for sentence in assumptions(document, self._language):
+            self._line(sentence, FAINT, indent=2)
+
+    def _unseen(self, document: dict[str, Any]) -> None:
+        if not document["unseen"] and not document["troubled"]:
+            return
+        self._title(self._label("report.unseen"))
+        for name, entry in document["unseen"].items():
+            self._line(f"  {self._language.number(entry['count']):>6}  {self._label(f'unseen.{name}')}")
+        for row in document["troubled"]:
+            self._line(f"  {visible(row['source'])}: {trouble_text(row, self._language)}")
+
+    def _diagnoses(self, document: dict[str, Any], *, is_small: bool) -> None:
+        """What each code that occurs means and what this data says of it, with the texts that apply below."""
+        if not document["diagnoses"]:
+            return
+        self._line()
+        self._line(self._label("report.diagnosis"), "bold underline")
+        shown = document["diagnoses"][:DIAGNOSES_SHOWN]
+        known = {entry["code"]: entry for entry in document["codes"]}
+        for code in dict.fromkeys(entry["code"] for entry in shown):
+            group = [entry for entry in shown if entry["code"] == code]
+            self._line()
+            self._line(self._code(group[0]), "bold")
+            if code is not None:
+                self._code_facts(known[code], set(known), is_small=is_small)
+            for entry in group:
+                self._diagnosis(entry)
+        self._rest(len(document["diagnoses"]) - DIAGNOSES_SHOWN, "texts")
+
+    def _code_facts(self, entry: dict[str, Any], occurring: set[int], *, is_small: bool) -> None:
+        about = self._language.about(entry["code"])
+        self._field("means", about.meaning)
+        self._field("seen", about.seen)
+        for line in [] if is_small else told_of_code(entry, self._language):
+            self._field("here", line)
+        for pair in entry["pairs"]:
+            other = next(code for code in pair["codes"] if code != entry["code"])
+            found = self._language.pair(entry["code"], other)
+            if other in occurring and found is not None:
+                self._field("not", f"{other}: {found.differ}")
+        others = [code for code in entry["confused_with"] if code not in occurring]
+        if others:
+            named = self._language.join(map(str, others))
+            self._field("not", self._label("explain.see_compare", others=named, code=entry["code"], other=others[0]))
+
+    def _diagnosis(self, entry: dict[str, Any]) -> None:
+        text = self._language.diagnosis(entry["key"])
+        much = self._language.count("report.views", entry["count"])
+        sides = self._language.join(self._label(f"endpoint.{endpoint}") for endpoint in entry["endpoints"])
+        self._console.print(Padding(Text.assemble((text.title, "bold"), f"  {much} ({sides})"), (1, 0, 0, 2)))
+        self._field("why", text.cause)
+        if text.check:
+            self._field("check", text.check)
+        self._field("do", text.fix)
+        self._field("first", first_text(entry["first"], self._language))
+        self._field("source", text.source)
 
 
-def _print_rest(console: Console, n: int, noun: str) -> None:
-    """Say how much a terminal does not show."""
-    if n > 0:
-        console.print(Text(f"  and {plural(n, f'more {noun}')}: --format json shows all", style="bright_black"))
+def sparkline(counts: Counter[str], first: str, last: str, step_s: float, room: int) -> str:
+    """Counts by time as a line of blocks of eight heights, at most `room` of them; any count at all shows."""
+    import numpy as np
 
-
-def _print_block(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    console.print()
-    console.print(Text(title, style="bold"))
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=7, justify="right", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(ratio=1)
-    for row in rows[:ROWS_SHOWN]:
-        code = f" {row['code']}" if row.get("code") else ""
-        by = f" (ended by the {row['ended_by']})" if row.get("ended_by") in ENDERS else ""
-        title = f"{row['title']}{by}"
-        grid.add_row(f"{row['count']:,}", f"{row['endpoint']}{code}", Text(row["evidence"], "yellow"), title)
-    console.print(grid)
-    _print_rest(console, len(rows) - ROWS_SHOWN, "row")
-
-
-def _print_systems(console: Console, document: dict[str, Any]) -> None:
-    """Which systems logged how much, and what was assumed of their times."""
-    if document["systems"]:
-        console.print()
-        console.print(Text("Logged by", style="bold"))
-        shown = [f"{row['system']} {row['count']:,}" for row in document["systems"][:ROWS_SHOWN]]
-        if len(document["systems"]) > ROWS_SHOWN:
-            shown.append("...")
-        console.print(Padding(Text(", ".join(shown)), (0, 0, 0, 2)))
-    for sentence in assumptions(document):
-        console.print(Padding(Text(sentence, style="bright_black"), (0, 0, 0, 2)))
-
-
-def _print_unseen(console: Console, document: dict[str, Any]) -> None:
-    if not document["unseen"] and not document["troubled"]:
-        return
-    console.print()
-    console.print(Text("What could not be seen", style="bold"))
-    for entry in document["unseen"].values():
-        console.print(Text(f"  {entry['count']:>6,}  {entry['about']}"))
-    for row in document["troubled"]:
-        where = f" at byte {row['damaged_at']:,}" if row["damaged_at"] is not None else ""
-        lost = f", {row['lost_bytes']:,} bytes not read" if row["lost_bytes"] else ""
-        what = f"{row['status']}: {row['message'] or 'nothing more was read'}{where}{lost}"
-        console.print(Text(f"  {visible(row['source'])}: {what}"))
-
-
-def _print_log_story(console: Console, row: dict[str, Any]) -> None:
-    console.print()
-    place = f"{visible(row['source'])}, line {row['record']}"
-    system = f"  logged by {row['system']}" if row["system"] else "  a system that is not known"
-    console.print(Text.assemble((place, "bold"), system))
-    for line in tell_logged(row):
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
-
-
-def tell_logged(row: dict[str, Any]) -> list[str]:
-    """Sentences that say what a logged close tells."""
-    who = {"proxy": "The proxy", "unknown": "The endpoint that wrote it"}.get(row["endpoint"], f"The {row['endpoint']}")
-    lines = []
-    if row["code"] is None:
-        printed = f"; it prints {visible(row['raw_code'])}" if row["raw_code"] else ""
-        lines.append(f"{who} names no code that can be relied on ({row['provenance']}, {row['evidence']}{printed}).")
-    else:
-        how = f"{row['provenance']}, {row['evidence']}, {row['confidence']} confidence"
-        lines.append(f"{who} reports {row['code']} {row['name']} ({how}).")
-    came = {"status": f"Close {row['wire_code']}", "empty": "a Close without a code", "none": "no Close"}
-    if row["received"] in came:
-        lines.append(f"It received {came[row['received']]}.")
-    went = {"status": f"Close {row['sent_code']}", "empty": "a Close without a code", "none": "no Close"}
-    if row["sent"] in went:
-        lines.append(f"It sent {went[row['sent']]}.")
-    if row["reason"]:
-        lines.append(f'Reason: "{visible(row["reason"])}".')
-    if row["initiator"] in ("client", "server", "both"):
-        lines.append(f"First Close: {row['initiator']}.")
-    if row["ended_by"] in ("client", "server", "proxy", "both"):
-        after = f" after {row['duration_s']:,.3f} s" if row["duration_s"] is not None else ""
-        lines.append(f"Ended by: {row['ended_by']}{after}.")
-    elif row["duration_s"] is not None:
-        lines.append(f"It lasted {row['duration_s']:,.3f} s.")
-    about = [f"{name} {visible(row[name])}" for name in ("client", "server", "host", "path") if row[name]]
-    if about:
-        lines.append(f"About: {', '.join(about)}.")
-    if row["time"]:
-        lines.append(f"At {row['time'][:23]} UTC.")
-    return lines
-
-
-def _print_story(console: Console, story: dict[str, Any]) -> None:
-    console.print()
-    target = " ".join(visible(story[name]) for name in ("host", "path") if story[name])
-    console.print(Text.assemble((f"{story['client']} -> {story['server']}", "bold"), f"  {target}"))
-    for line in tell(story):
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
-
-
-def tell(story: dict[str, Any]) -> list[str]:
-    """Sentences that say who closed, with which code, and how that is known."""
-    lines = []
-    if story["handshake"] == "rejected":
-        status = story["http_status"] or "an unreadable status"
-        lines.append(f"Never opened: the server answered the upgrade request with HTTP {status}.")
-    elif story["handshake"] == "failed":
-        lines.append("Never opened: the handshake did not succeed.")
-    closes = []
-    for side in ("client", "server"):
-        kind, code = story[f"{side}_close"], story[f"{side}_close_code"]
-        if kind == "none":
-            continue
-        said = {
-            "status": f"Close {code}",
-            "empty": "a Close without a code",
-            "short": "a Close with a body of one byte",
-        }
-        reason = f' "{visible(story[f"{side}_close_reason"])}"' if story[f"{side}_close_reason"] else ""
-        what = said.get(kind, "a Close whose code was not captured")
-        closes.append(
-            (story[f"{side}_close_record"], f"the {side} sent {what}{reason} (packet {story[f'{side}_close_record']})")
-        )
-    closes.sort()
-    if len(closes) == 2 and story["initiator"] == "both":
-        lines.append(f"Both closed at once: {closes[0][1]}, {closes[1][1]}.")
-    elif closes:
-        first = closes[0][1]
-        silence = "no Close came back" if story["initiator"] != "unknown" else f"{UNSEEN} the other side sent one"
-        answer = f"; {closes[1][1]} in answer" if len(closes) == 2 else f"; {silence}"
-        lines.append(f"{first[0].upper()}{first[1:]}{answer}.")
-    elif story["handshake"] in ("complete", "missing"):
-        unknown = story["initiator"] == "unknown"
-        lines.append(f"No Close was captured; {UNSEEN} one was sent." if unknown else "Nobody sent a Close.")
-    if story["end"] in ("fin", "rst"):
-        after = f" after {story['duration_s']:.3f} s" if story["duration_s"] is not None else ""
-        lines.append(f"TCP was ended by the {story['ended_by']} with {story['end'].upper()}{after}.")
-    elif story["end"] == "open":
-        lines.append("The capture ends while TCP is still open.")
-    elif story["end"] == "vanished":
-        lines.append("One side stopped answering; TCP was never ended.")
-    for view in story["views"]:
-        where = f", packet {view['record']}" if view["record"] else ""
-        if view["code"] is None:
-            lines.append(f"The {view['endpoint']} reports: undetermined ({view['evidence']}{where}).")
-        else:
-            sure = f", {view['confidence']} confidence"
-            how = f"{view['provenance']}, {view['evidence']}{where}{sure}"
-            lines.append(f"The {view['endpoint']} reports {view['code']} ({how}).")
-    if story["anomalies"]:
-        lines.append(f"Against RFC 6455: {', '.join(story['anomalies'])}.")
-    return lines
-
-
-def _print_field(console: Console, label: str, text: str) -> None:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=7, no_wrap=True, style="bright_black")
-    grid.add_column(ratio=1)
-    grid.add_row(label, Text(text))
-    console.print(Padding(grid, (0, 0, 0, 2)))
-
-
-def _print_diagnosis(console: Console, entry: dict[str, Any]) -> None:
-    console.print()
-    code = "No code" if entry["code"] is None else f"{entry['code']} {entry['name']}"
-    console.print(
-        Text.assemble(
-            (code, "bold"),
-            f"  {plural(entry['count'], 'view')} ({' and '.join(SIDES.get(e, e) for e in entry['endpoints'])})  ",
-            (entry["title"], "bold"),
-        )
-    )
-    _print_field(console, "why", entry["cause"])
-    if entry["check"]:
-        _print_field(console, "check", entry["check"])
-    _print_field(console, "do", entry["fix"])
-    first = entry["first"]
-    packet = f", {first['place']}" if first["place"] else ""
-    time = f", {first['time'][:23]}" if first["time"] else ""
-    peer = f", peer {visible(first['peer'])}" if first["peer"] else ""
-    view = SIDES.get(first["endpoint"], f"{first['endpoint']}'s view")
-    _print_field(console, "first", f"{visible(first['source'])}{packet}{time}, {view}{peer}")
-    _print_field(console, "source", entry["source"])
-
-
-def print_formats(formats: Iterable[Format], out: TextIO = sys.stdout, *, width: int | None = None) -> None:
-    """Print the systems whose logs are read, with the rule that each one's codes follow."""
-    with _page(out, width) as console:
-        for fmt in sorted(formats, key=lambda fmt: fmt.id):
-            console.print(Text.assemble((fmt.id, "bold"), f"  {visible(fmt.title)}"))
-            _print_field(console, "rule", visible(fmt.rule, most=1000))
-            _print_field(console, "source", visible(fmt.source, most=1000))
-
-
-def print_code(code: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None) -> None:
-    """Print what is known about one code."""
-    with _page(out, width) as console:
-        info = catalogue.code(code)
-        console.print(Text.assemble((f"{code} {info.name}", "bold"), f"  ({ON_WIRE[info.on_wire]})"))
-        for label, text in (("means", info.meaning), ("seen", info.seen), ("do", info.fix)):
-            _print_field(console, label, text)
-        sent_by = {"either": "either side", "nobody": "nobody", "client": "the client", "server": "the server"}
-        _print_field(console, "sent by", sent_by[info.sender])
-        _print_field(console, "source", info.source)
-        if info.confused_with:
-            others = ", ".join(str(other) for other in info.confused_with)
-            _print_field(console, "not", f"{others} (see: wsclose compare {code} {info.confused_with[0]})")
-        for diagnosis in info.diagnoses:
-            console.print()
-            console.print(Padding(Text(diagnosis.title, style="bold"), (0, 0, 0, 2)))
-            if diagnosis.when:
-                conditions = [f"{column} is {' or '.join(sorted(values))}" for column, values in diagnosis.when.items()]
-                _print_field(console, "when", ", ".join(conditions))
-            for label, text in (("why", diagnosis.cause), ("check", diagnosis.check), ("do", diagnosis.fix)):
-                _print_field(console, label, text)
-
-
-def print_comparison(
-    a: int, b: int, catalogue: Catalogue, out: TextIO = sys.stdout, *, width: int | None = None
-) -> None:
-    """Print two codes side by side; the hand-written difference first, where there is one."""
-    with _page(out, width) as console:
-        infos: list[tuple[int, CodeInfo]] = [(a, catalogue.code(a)), (b, catalogue.code(b))]
-        console.print(Text(" and ".join(f"{code} {info.name}" for code, info in infos), style="bold"))
-        pair = catalogue.pair(a, b)
-        if pair is not None:
-            _print_field(console, "differ", pair.differ)
-            _print_field(console, "choose", pair.choose)
-            _print_field(console, "source", pair.source)
-        table = Table(box=None, pad_edge=False, padding=(1, 2, 0, 0), show_header=True, header_style="bold")
-        table.add_column("", width=7, no_wrap=True, style="bright_black")
-        for code, info in infos:
-            table.add_column(f"{code} {info.name}", ratio=1)
-        for label, field in (
-            ("means", "meaning"),
-            ("seen", "seen"),
-            ("do", "fix"),
-            ("sent by", "sender"),
-            ("source", "source"),
-        ):
-            table.add_row(label, *(Text(str(getattr(info, field))) for _, info in infos))
-        table.add_row("on wire", *(Text(ON_WIRE[info.on_wire]) for _, info in infos))
-        console.print(table)
+    step = np.timedelta64(round(step_s * 1e9), "ns")
+    begin, end = (np.datetime64(time.rstrip("Z"), "ns") for time in (first, last))
+    n = int((end - begin) // step) + 1
+    heights = np.zeros(min(n, room), np.int64)
+    for time, count in counts.items():
+        index = int((np.datetime64(time.rstrip("Z"), "ns") - begin) // step)
+        heights[index * len(heights) // n] += count
+    top = heights.max()
+    return "".join(BLOCKS[0 if height == 0 else 1 + int(height * 7 // top)] for height in heights.tolist())

@@ -1,6 +1,5 @@
-"""Captured text made safe to show: for terminals, for CSV cells, and redacted for what is passed on."""
+"""Captured text made safe to show: for terminals and for CSV cells."""
 
-import re
 import unicodedata
 
 MAX_SHOWN = 200
@@ -11,16 +10,6 @@ UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters that make a spreadsheet evaluate a cell (OWASP, CSV injection)."""
-
-SECRET = re.compile(
-    r"(?i)\b(?:bearer|basic)\s{1,3}[\w.~+/=-]{6,}"
-    r"|\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?"
-    r"|(?<=[=:])[^\s&;,\"']{6,}(?=$|[\s&;,\"'])"
-)
-"""What looks like a credential: schemes, JSON Web Tokens, values after = or :."""
-
-WORD = re.compile(r"[\w-]{20,}")
-ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,64}\.[\w.-]{1,64}")
 
 
 def plural(n: int, noun: str) -> str:
@@ -59,27 +48,3 @@ def csv_cell(text: str) -> str:
     """Text that no spreadsheet takes for a formula, nor a terminal for a command; a quote stands before the former."""
     shown = visible(text, most=len(text) + 1)
     return f"'{shown}" if text.startswith(FORMULA_STARTS) else shown
-
-
-def redact_path(path: str) -> str:
-    """A request target without what its query says: names stay, values go."""
-    before, mark, query = path[: 2 * MAX_SHOWN].partition("?")
-    if not mark:
-        return redact(before)
-    names = [part.split("=")[0] + ("=…" if "=" in part else "") for part in query.split("&")]
-    return f"{redact(before)}?{'&'.join(redact(name) for name in names)}"
-
-
-def _is_mixed(match: re.Match[str]) -> str:
-    """A long word of letters and digits looks like a token; one of letters alone, or digits alone, does not."""
-    word = match[0]
-    return "…" if any(c.isdigit() for c in word) and any(c.isalpha() for c in word) else word
-
-
-def redact(text: str) -> str:
-    """Free text without what looks like a token, a password or an address of a person.
-
-    Text beyond twice what is shown is cut off first: a hostile reason must not cost time.
-    """
-    text = SECRET.sub("…", text[: 2 * MAX_SHOWN])
-    return ADDRESS.sub("…@…", WORD.sub(_is_mixed, text))

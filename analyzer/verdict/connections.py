@@ -225,7 +225,8 @@ def _conduct(
     whole = ~a["lost"] & ~b["lost"] & a["seen"] & b["seen"] & ~a["tail_missing"] & ~b["tail_missing"]
     unanswered = (has_a ^ has_b) & whole & (has_ended | (last_ns - close_ns >= REPLY_EXPECTED_NS))
     bits[unanswered] |= int(Anomaly.NO_CLOSE_REPLY)
-    differs = both & ~has_crossed & ((a["close"] != b["close"]) | (a["code"] != b["code"]))
+    is_read = (a["close"] != frames.CUT_CLOSE) & (b["close"] != frames.CUT_CLOSE)
+    differs = both & is_read & ~has_crossed & ((a["close"] != b["close"]) | (a["code"] != b["code"]))
     bits[differs] |= int(Anomaly.REPLY_DIFFERS)
     bits[both & has_ended & (first_end < 2)] |= int(Anomaly.CLIENT_ENDED_FIRST)
     last_close_ns = np.maximum(finished.sides[:, CLIENT]["close_ns"], finished.sides[:, SERVER]["close_ns"])

@@ -1,0 +1,407 @@
+"""One WebSocket connection's life as events: its opening, every frame, what is missing, how its transport ended.
+
+Reads the capture once more, forward, with the kernels that the tables come from: follows one TCP connection, passes
+over the packets of all others, and looks at the rows of `Tracker` after every step, so that events and tables tell the
+same story. Parses nothing and decides nothing itself.
+"""
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from analyzer import kernel, sources
+from analyzer.capture import flowtable, frames, handshake, reassemble
+from analyzer.capture.container import Chunk, Reader
+from analyzer.capture.tracker import STEPWISE, Finished, Tracker
+from analyzer.errors import CaptureError, UsageError
+from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Rows, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_EVENTS = 20_000
+"""Events of one life; beyond it only the Closes and the end of the transport are told, the rest is counted."""
+
+SIDES = (Endpoint.CLIENT, Endpoint.SERVER)
+
+
+class EventKind(enum.StrEnum):
+    """What happened."""
+
+    REQUEST = "request"  # the HTTP head that asks for the upgrade
+    RESPONSE = "response"  # the head that answers it
+    TEXT = "text"
+    BINARY = "binary"
+    CONTINUATION = "continuation"
+    PING = "ping"
+    PONG = "pong"
+    CLOSE = "close"
+    RESERVED = "reserved"  # a frame with an opcode that RFC 6455 section 5.2 keeps for later
+    MISSING = "missing"  # bytes that the capture lacks
+    FIN = "fin"
+    RST = "rst"
+
+
+KINDS = {
+    frames.CONTINUATION: EventKind.CONTINUATION,
+    frames.TEXT: EventKind.TEXT,
+    frames.BINARY: EventKind.BINARY,
+    frames.CLOSE: EventKind.CLOSE,
+    frames.PING: EventKind.PING,
+    frames.PONG: EventKind.PONG,
+}
+"""Frames by opcode; every other one is reserved."""
+
+LIFE = (
+    Column("time", "time", "when its last byte was captured"),
+    Column("packet", "int", "packet number of its last byte, from 1"),
+    Column("side", "enum", "who sent it: client, server"),
+    Column("kind", "enum", ", ".join(EventKind)),
+    Column(
+        "payload_bytes", "int", "payload as the frame header states it, size of an HTTP head, number of bytes missing"
+    ),
+    Column("code", "int", "status of a side's first Close"),
+)
+
+
+class Event(NamedTuple):
+    """One thing that one side did.
+
+    Attributes:
+        ts_ns, packet: Of the last byte of it that was captured; of missing bytes, those of the first packet behind.
+        side: Who sent it.
+        payload_bytes: What the frame header states, at most 2^63-1; the size of an HTTP head; how many bytes are
+            missing; 0 for FIN and RST.
+        code: Status of a Close. None where it has none, where its body was not captured whole, and for all Closes of a
+            side but the first, which nobody reads (RFC 6455 section 7.1.5).
+
+    """
+
+    ts_ns: int
+    packet: int
+    side: Endpoint
+    kind: EventKind
+    payload_bytes: int = 0
+    code: int | None = None
+
+
+class Life(NamedTuple):
+    """What happened on one connection, in the order of its packets.
+
+    Attributes:
+        events: The first ones up to the limit, and always each side's first Close and the end of the transport.
+        n_more: How many others there were, all of them behind the limit.
+
+    """
+
+    events: list[Event]
+    n_more: int
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row per event: time, packet, side, kind, payload_bytes, code."""
+        columns = zip(*self.events, strict=True) if self.events else [()] * len(LIFE)
+        names = [column.name for column in LIFE]
+        return Table(LIFE, dict(zip(names, columns, strict=True))).to_pandas()
+
+
+class _Place(NamedTuple):
+    """An endpoint as SEGMENT and FLOW rows hold it."""
+
+    hi: int
+    lo: int
+    port: int
+
+
+class _Wanted(NamedTuple):
+    """Which connection is told: endpoints, first packet of its TCP connection, place among those it carried."""
+
+    client: _Place
+    server: _Place
+    first_ns: int
+    ordinal: int
+
+
+def read_life(
+    source: sources.Source, connection: Mapping[str, Any], *, ports: tuple[int, ...] = (), max_events: int = MAX_EVENTS
+) -> Life:
+    """Read what happened on one connection, in one pass that ends soon after the connection does.
+
+    Args:
+        source: The capture it was found in. One that is cut off or damaged gives what can be read.
+        connection: Its row of the connections table; `connection`, `client` and `server` are looked at.
+        ports: As given when the table was made.
+        max_events: How many events are kept, not counting Closes and the end of the transport.
+
+    Returns:
+        Its events, none where this capture does not hold it.
+
+    Raises:
+        UsageError: That is no row of the connections table.
+        CaptureError: The source cannot be read, or is no capture.
+
+    """
+    follower = _Follower(_parse_wanted(connection), ports=ports, max_events=max_events)
+    try:
+        with source.open() as file:
+            size = source.size_bytes() if file.compression == "none" else None
+            reader = Reader(file, source.name)
+            for chunk in reader.chunks():
+                kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
+                life = follower.tell(follower.feed(chunk))
+                if life is not None:
+                    return life
+    except OSError as error:
+        raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
+    return follower.tell(follower.finish()) or Life([], 0)
+
+
+def _parse_place(text: str) -> _Place:
+    host, _, port = text.rpartition(":")
+    address = ipaddress.ip_address(host.strip("[]"))
+    number = int(address) | flowtable.IPV4_MAPPED << 32 if address.version == 4 else int(address)
+    hi, lo = np.array([number >> 64, number & (1 << 64) - 1], np.uint64).view(np.int64).tolist()
+    return _Place(hi, lo, int(port))
+
+
+def _parse_wanted(connection: Mapping[str, Any]) -> _Wanted:
+    """Read the key of a connection back; the inverse of how `verdict.connections` makes it."""
+    try:
+        key, client, server = (str(connection[name]) for name in ("connection", "client", "server"))
+        stamp, _, rest = key.partition("Z-")
+        behind = rest.removeprefix(f"{client}-{server}")
+        if behind == rest:
+            raise ValueError("the key names other endpoints")
+        date, clock = stamp.split("T")
+        moment = f"{date[:4]}-{date[4:6]}-{date[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
+        first_ns = int(np.datetime64(moment, "ns").astype(np.int64))
+        ordinal = int(behind.removeprefix("-")) - 1 if behind else 0
+        return _Wanted(_parse_place(client), _parse_place(server), first_ns, ordinal)
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UsageError(f"not a row of the connections table: {error}") from error
+
+
+class _Follower(Tracker):
+    """A tracker that sees one TCP connection only, reads it in small steps, and writes down what each step met."""
+
+    def __init__(self, wanted: _Wanted, *, ports: tuple[int, ...], max_events: int) -> None:
+        super().__init__(ports=ports)
+        self._opening_state[STEPWISE] = 1
+        self._wanted = wanted
+        self._client_stream = 0 if wanted.client <= wanted.server else 1
+        self._max_events = max_events
+        self._has_begun = False
+        self._n_segments: int | None = None
+        self._flow = -1
+        self._piece = np.zeros(1, SPAN)
+        self._trial = np.zeros(1, SIDE)
+        self._events: list[Event] = []
+        self._n_more = 0
+        self._n_frames = [0, 0]
+        self._under_way: list[int | None] = [None, None]
+        """Per side the place in `_events` of a frame whose payload has not passed yet."""
+        self._closes: list[int | None] = [None, None]
+        """And of its first Close."""
+
+    def feed(self, chunk: Chunk) -> list[Finished]:
+        """Follow the wanted connection's packets of one chunk."""
+        self._n_segments = None
+        return super().feed(chunk)
+
+    def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
+        if self._n_segments is None:
+            # moved to the front of the same array: the caller finds a segment there by the index returned to it
+            chosen = self._choose(segments)
+            segments[: len(chosen)] = chosen
+            self._n_segments = len(chosen)
+        return super()._scan_segments(data, segments[: self._n_segments], start)
+
+    def _choose(self, segments: Rows) -> Rows:
+        """Segments between the wanted endpoints, from the one on with which their TCP connection began."""
+        client, server = self._wanted.client, self._wanted.server
+        chosen: Rows = segments[_travels(segments, client, server) | _travels(segments, server, client)]
+        if not self._has_begun:
+            at = np.flatnonzero(chosen["ts_ns"] == self._wanted.first_ns)
+            self._has_begun = len(at) > 0
+            chosen = chosen[at[0] :] if len(at) else chosen[:0]
+        return chosen
+
+    def _walk(self, data: Octets) -> None:
+        for span in self._spans[: int(self._state[flowtable.N_SPANS])]:
+            self._follow(data, span)
+
+    def _follow(self, data: Octets, span: Rows) -> None:
+        """Read one span in steps that begin or end one frame at most."""
+        self._piece[0] = span
+        piece = self._piece[0]
+        left = int(piece["n_bytes"])
+        while left:
+            walk = self._find_walk(piece)
+            size = left if walk is None else self._step_bytes(data, piece, left, walk)
+            had_step = walk is not None and int(walk["walk"]) == frames.IN_STEP
+            piece["n_bytes"] = size
+            self._read_spans(data, self._piece)
+            size += int(self._opening_state[handshake.RESUME])
+            self._opening_state[handshake.RESUME] = 0
+            if int(piece["kind"]) == reassemble.MISSING:
+                self._look_at_gap(piece)
+            if walk is not None:
+                self._look_at_walk(piece, walk)
+            left -= size
+            piece["pos"] += size
+            piece["off"] += size
+            if had_step and walk is not None and int(walk["walk"]) == frames.OUT_OF_STEP:
+                # a length beyond belief: the walk passes over the rest of what this segment carried
+                self._streams[int(piece["stream"])]["read_pos"] = int(piece["pos"]) + left
+                return
+
+    def _find_walk(self, piece: Rows) -> Rows | None:
+        """The SIDE row of the frame walk that this piece goes to, None where it goes elsewhere or is not wanted."""
+        index = int(piece["stream"])
+        connection = int(self._flows[index >> 1]["connection"])
+        if int(self._streams[index]["mode"]) != flowtable.FRAMES or not self._is_wanted(connection):
+            return None
+        walk: Rows = self._sides[2 * connection + self._side_of(piece)]
+        return walk
+
+    def _side_of(self, piece: Rows) -> int:
+        """Who sent it: 0 for the client, 1 for the server."""
+        return (int(piece["stream"]) & 1) ^ self._client_stream
+
+    def _is_wanted(self, connection: int) -> bool:
+        """Whether this is the connection to tell of: the first with its ordinal, for earlier flows were passed over."""
+        if connection < 0 or int(self._connections[connection]["ordinal"]) != self._wanted.ordinal:
+            return False
+        flow = int(self._connections[connection]["flow"])
+        if self._flow < 0:
+            self._flow = flow
+        return flow == self._flow
+
+    def _step_bytes(self, data: Octets, piece: Rows, left: int, walk: Rows) -> int:
+        """How much of this piece to read at once: a part of a frame header, or what is left of a payload."""
+        side = self._side_of(piece)
+        is_full = len(self._events) >= self._max_events and self._under_way[side] is None
+        if int(piece["kind"]) == reassemble.MISSING or is_full:
+            return left
+        if int(walk["walk"]) == frames.OUT_OF_STEP:
+            # step is found, or not, in what a segment carried as a whole: tried before that is cut
+            self._trial[0] = walk
+            buffer = data
+            if int(piece["kind"]) == reassemble.IN_POOL:
+                buffer = self._pool.view()
+                buffer.flags.writeable = False
+            if not frames.find_step(buffer, int(piece["off"]), left, self._trial[0], side == 0):
+                return left
+            frames.find_step(buffer, int(piece["off"]), left, walk, side == 0)
+        rest = int(walk["skip_bytes"])
+        if not rest:
+            have = int(walk["header_bytes"])
+            rest = frames.header_size(walk["header"], have) - have
+        return min(left, rest)
+
+    def _look_at_gap(self, piece: Rows) -> None:
+        """Write down missing bytes, also where they were part of the opening."""
+        if self._is_wanted(int(self._flows[int(piece["stream"]) >> 1]["connection"])):
+            moment = int(piece["ts_ns"]), int(piece["packet"])
+            self._write(Event(*moment, SIDES[self._side_of(piece)], EventKind.MISSING, int(piece["n_bytes"])))
+
+    def _look_at_walk(self, piece: Rows, walk: Rows) -> None:
+        """Write down which frame the walk has just begun, carried on or ended."""
+        side = self._side_of(piece)
+        n_begun = int(walk["frames"]) - self._n_frames[side]
+        self._n_frames[side] += n_begun
+        at = self._under_way[side]
+        if n_begun == 1 and len(self._events) < self._max_events:
+            at = self._begin_frame(piece, walk, side)
+        elif n_begun:
+            self._n_more += n_begun
+        elif at is not None and int(piece["kind"]) != reassemble.MISSING:
+            event = self._events[at]
+            latest = max(event.ts_ns, int(piece["ts_ns"])), max(event.packet, int(piece["packet"]))
+            self._events[at] = event._replace(ts_ns=latest[0], packet=latest[1])
+        self._under_way[side] = at if int(walk["skip_bytes"]) else None
+
+    def _begin_frame(self, piece: Rows, walk: Rows, side: int) -> int | None:
+        opcode = int(walk["header"][0]) & 15
+        # a length with its top bit set makes the walk lose step at once
+        size = frames.MOST_BYTES if int(walk["walk"]) == frames.OUT_OF_STEP else int(walk["frame_bytes"])
+        moment = int(piece["ts_ns"]), int(piece["packet"])
+        at = self._write(Event(*moment, SIDES[side], KINDS.get(opcode, EventKind.RESERVED), size))
+        if int(walk["opcode"]) == frames.CLOSE:
+            self._closes[side] = at
+        return at
+
+    def _write(self, event: Event) -> int | None:
+        """Keep an event, or count it; its place."""
+        if len(self._events) >= self._max_events:
+            self._n_more += 1
+            return None
+        self._events.append(event)
+        return len(self._events) - 1
+
+    def _take_heads(self) -> None:
+        for opening in self._openings[: int(self._opening_state[handshake.N_OPENINGS])]:
+            connection = int(opening["connection"])
+            if not self._is_wanted(connection):
+                continue
+            row, size = self._connections[connection], int(opening["n_bytes"])
+            if int(opening["kind"]) == handshake.REQUEST:
+                moment, side, kind = ("request_ns", "request_packet"), Endpoint.CLIENT, EventKind.REQUEST
+            else:
+                moment, side, kind = ("opened_ns", "response_packet"), Endpoint.SERVER, EventKind.RESPONSE
+            self._write(Event(int(row[moment[0]]), int(row[moment[1]]), side, kind, size))
+        super()._take_heads()
+
+    def tell(self, finished: list[Finished]) -> Life | None:
+        """The life of the wanted connection, if it is among these that are over."""
+        for some in finished:
+            rows = some.connections
+            for i in np.flatnonzero((rows["flow"] == self._flow) & (rows["ordinal"] == self._wanted.ordinal)).tolist():
+                for side in range(2):
+                    self._write_close(side, some.sides[i, side])
+                    if not some.superseded[i]:  # else the end is that of a later attempt
+                        self._write_end(side, some.streams[i, side])
+                # by packet; what one packet carried stays as it stood there
+                return Life(sorted(self._events, key=lambda event: event.packet), self._n_more)
+        return None
+
+    def _write_close(self, side: int, walk: Rows) -> None:
+        """Tell a side's first Close as the tables have it, whatever the limit."""
+        if int(walk["close"]) == frames.NO_CLOSE:
+            return
+        code = None
+        if int(walk["close"]) == frames.STATUS_CLOSE:
+            code = frames.parse_close_body(walk["body"][: int(walk["body_bytes"])].tobytes()).status
+        size = int(walk["close_bytes"]) if int(walk["close_bytes"]) >= 0 else frames.MOST_BYTES
+        event = Event(int(walk["close_ns"]), int(walk["close_packet"]), SIDES[side], EventKind.CLOSE, size, code)
+        at = self._closes[side]
+        if at is None:
+            self._events.append(event)
+            self._n_more -= 1
+        else:
+            self._events[at] = event
+
+    def _write_end(self, side: int, stream: Rows) -> None:
+        """Tell how the transport ended, whatever the limit, and which bytes before that were never captured."""
+        next_pos = int(stream["next_pos"])
+        for kind in (EventKind.FIN, EventKind.RST):
+            ts_ns, packet = int(stream[f"{kind}_ns"]), int(stream[f"{kind}_packet"])
+            if packet:
+                n_missing = int(stream[f"{kind}_pos"]) - next_pos
+                if n_missing > 0:
+                    self._events.append(Event(ts_ns, packet, SIDES[side], EventKind.MISSING, n_missing))
+                self._events.append(Event(ts_ns, packet, SIDES[side], kind))
+                next_pos = frames.MOST_BYTES  # nothing can be missing behind a FIN
+
+
+def _travels(segments: Rows, sender: _Place, receiver: _Place) -> npt.NDArray[np.bool_]:
+    """Which of these segments go from one endpoint to the other."""
+    is_chosen = np.ones(len(segments), np.bool_)
+    for end, port, place in (("src", "sport", sender), ("dst", "dport", receiver)):
+        is_chosen &= segments[port] == place.port
+        is_chosen &= segments[f"{end}_lo"] == place.lo
+        is_chosen &= segments[f"{end}_hi"] == place.hi
+    return is_chosen

@@ -1,0 +1,105 @@
+"""One WebSocket connection to look at: what the tables say of it, its story, and its life frame by frame."""
+
+import html
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from analyzer.errors import UsageError
+from analyzer.knowledge import catalogue
+from analyzer.knowledge.language import Language
+from analyzer.report.document import story_of
+from analyzer.report.story import advice, tell
+from analyzer.report.text import visible
+from analyzer.sources import Source
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from analyzer.capture.life import Life
+
+
+class Connection:
+    """One connection of a capture. It prints as its story, and shows itself in a notebook.
+
+    Attributes:
+        row: Its row of the connections table; times in nanoseconds since the epoch.
+        closes: Its rows of the closes table.
+
+    """
+
+    def __init__(
+        self,
+        row: dict[str, Any],
+        closes: list[dict[str, Any]],
+        source: Source,
+        *,
+        language: Language,
+        ports: tuple[int, ...] = (),
+    ) -> None:
+        self.row = row
+        self.closes = closes
+        self._source = source
+        self._language = language
+        self._ports = ports
+
+    @cached_property
+    def life(self) -> "Life":
+        """Every frame, what is missing, and how the transport ended; the capture is read once more for it.
+
+        It has no events where the capture does not hold this connection any more.
+
+        Raises:
+            CaptureError: The capture cannot be read any more.
+
+        """
+        from analyzer.capture.life import read_life
+
+        return read_life(self._source, self.row, ports=self._ports)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw its life as a sequence diagram (`plots.plot_life`)."""
+        from analyzer.report.plots import plot_life
+
+        return plot_life(self.life.to_pandas(), ax, title=self._head(), language=self._language)
+
+    def tell(self) -> list[str]:
+        """Who closed, with which code, how that is known, and what to do."""
+        story = story_of(self.row, self.closes, catalogue.load())
+        keys = [view["diagnosis"] for view in story["views"]]
+        return [*tell(story, self._language), *advice(keys, self._language)]
+
+    def _head(self) -> str:
+        target = [visible(self.row[name]) for name in ("host", "path") if self.row[name]]
+        return " ".join([f"{self.row['client']} -> {self.row['server']}", *target])
+
+    def __str__(self) -> str:
+        return "\n".join([self._head(), *(f"  {sentence}" for sentence in self.tell())])
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.row['connection']}>"
+
+    def _repr_html_(self) -> str:
+        sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.tell())
+        direction = self._language.direction
+        head = html.escape(self._head())
+        return f'<div lang="{self._language.code}" dir="{direction}"><b><bdi>{head}</bdi></b><ul>{sentences}</ul></div>'
+
+
+def find(rows: list[dict[str, Any]], prefix: str | None) -> dict[str, Any]:
+    """The one connection whose key begins so; without a prefix, the only one there is.
+
+    Args:
+        rows: Rows of the connections table; those whose key begins otherwise may be missing.
+        prefix: Beginning of its key.
+
+    Raises:
+        UsageError: None, or more than one.
+
+    """
+    found = [row for row in rows if row["connection"].startswith(prefix or "")]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError("no connection" + (f" begins with {prefix}" if prefix else " was found"))
+    few = ", ".join(row["connection"] for row in found[:3]) + (", ..." if len(found) > 3 else "")
+    raise UsageError(f"{len(found)} connections{f' begin with {prefix}' if prefix else ''}: name one of {few}")

@@ -1,0 +1,136 @@
+"""What commands are asked for: the options that several of them share, and what they mean."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from analyzer.knowledge import language as languages
+from analyzer.model import Endpoint, Provenance
+
+if TYPE_CHECKING:
+    from analyzer.knowledge.language import Language
+    from analyzer.reading import Settings
+
+
+def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What every reading command takes."""
+    for decorator in (
+        click.option("--host", "hosts", multiple=True, help="Only closes of this host; patterns like '*.example.org'."),
+        click.option(
+            "--code", "codes", multiple=True, metavar="CODE", help="Only this code, range (4000-4999), or none."
+        ),
+        click.option("--since", metavar="TIME", help="Only closes from then on: 2026-11-20 or 2026-11-20T14:30:00Z."),
+        click.option("--until", metavar="TIME", help="Only closes before then."),
+        click.option(
+            "--endpoint", "endpoints", type=click.Choice([*map(str, Endpoint)]), multiple=True, help="Whose view."
+        ),
+        click.option(
+            "--provenance",
+            "provenances",
+            type=click.Choice([*map(str, Provenance)]),
+            multiple=True,
+            help="How it is known.",
+        ),
+        click.option(
+            "--port",
+            "ports",
+            type=click.IntRange(1, 65535),
+            multiple=True,
+            help="Take connections to this server port for WebSockets even where their handshake was not captured.",
+        ),
+        click.option(
+            "--tz", metavar="ZONE", help="Time zone of logs that name none, such as Europe/Vienna. UTC by default."
+        ),
+        click.option(
+            "--formats",
+            "formats",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            multiple=True,
+            help="Directory with further log formats (see: wsclose formats).",
+        ),
+        click.option(
+            "--no-dedupe", is_flag=True, help="A row for each line of a log, also where several tell of one close."
+        ),
+        click.option(
+            "-j", "--jobs", type=click.IntRange(1), help="Processes to read many files with. All cores by default."
+        ),
+        click.option(
+            "-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format."
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Say what is read."),
+        click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code."),
+        click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
+    ):
+        function = decorator(function)
+    return function
+
+
+def format_option(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--format with these choices, the first by default."""
+    return click.option("--format", "form", type=click.Choice(names), help=f"Output format, {names[0]} by default.")
+
+
+def lang_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--lang, else the environment's locale."""
+    return click.option(
+        "--lang", type=click.Choice(list(languages.NAMES)), help="Language of the report. The locale's by default."
+    )(function)
+
+
+def redact_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--redact and --no-redact."""
+    return click.option(
+        "--redact/--no-redact",
+        default=None,
+        help="Take query strings, tokens and addresses out of reasons and paths. On by default in HTML and Markdown.",
+    )(function)
+
+
+def spoken(lang: str | None) -> "Language":
+    """The language asked for, else the locale's."""
+    return languages.load(languages.from_environment() if lang is None else lang)
+
+
+class Inputs(NamedTuple):
+    """What `input_options` gathers."""
+
+    paths: tuple[str, ...]
+    ports: tuple[int, ...]
+    tz: str | None
+    formats: tuple[Path, ...]
+    no_dedupe: bool
+    jobs: int | None
+    output: str | None
+    verbose: bool
+    quiet: bool
+    hosts: tuple[str, ...]
+    codes: tuple[str, ...]
+    since: str | None
+    until: str | None
+    endpoints: tuple[str, ...]
+    provenances: tuple[str, ...]
+
+    def settings(self) -> "Settings":
+        """How the inputs are read, and which closes are wanted."""
+        from analyzer.reading import Settings
+        from analyzer.selection import select
+
+        settings = Settings(ports=self.ports, formats=self.formats, tz=self.tz, dedupe=not self.no_dedupe)
+        selection = select(
+            host=self.hosts,
+            code=self.codes,
+            since=self.since,
+            until=self.until,
+            endpoint=self.endpoints,
+            provenance=self.provenances,
+            zone=settings.zone(),
+        )
+        return settings._replace(selection=selection)
+
+    def n_jobs(self) -> int:
+        """How many processes may be started."""
+        from analyzer import pool
+
+        return self.jobs or pool.available_cores()

@@ -1,0 +1,201 @@
+"""Where commands write: formats by suffix, files and standard output, messages, progress, exit codes."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
+
+import click
+
+from analyzer.errors import UsageError
+from analyzer.model import CLOSES, Column, Table
+from analyzer.options import Inputs
+from analyzer.report.text import visible
+
+if TYPE_CHECKING:
+    from analyzer.progress import TextProgress
+    from analyzer.report.rows import Writer
+
+OK, USAGE, MET, INCOMPLETE, INTERRUPTED = 0, 2, 3, 4, 130
+"""Exit codes; 1 is never used on purpose."""
+
+SUFFIXES = {
+    ".txt": "text",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".parquet": "parquet",
+    ".svg": "svg",
+    ".png": "png",
+    ".pdf": "pdf",
+}
+"""What the name given to -o says about the format."""
+
+BINARY = frozenset({"parquet", "png", "pdf"})
+"""Formats that are no text."""
+
+
+def open_rows(stack: contextlib.ExitStack, form: str, output: str | None, schema: Sequence[Column]) -> "Writer":
+    """What writes rows in this format; the stack ends it."""
+    if form == "parquet":
+        from analyzer.report.parquet import ParquetRows
+
+        return stack.enter_context(ParquetRows(stack.enter_context(open_binary(output)), schema))
+    from analyzer.report.rows import WRITERS
+
+    return WRITERS[form](stack.enter_context(open_output(output)), schema)
+
+
+class RowsBeside:
+    """All closes as CSV in a file beside the page, kept only where the page does not show them all."""
+
+    def __init__(self, output: str | None, *, redact: bool) -> None:
+        self._path = None if output is None else Path(output).with_suffix(".closes.csv")
+        self._redact = redact
+        self._n_rows = 0
+        self._file: TextIO | None = None
+        self._writer: Writer | None = None
+
+    def __enter__(self) -> Self:
+        from analyzer.report.rows import WRITERS
+
+        if self._path is not None:
+            self._part = self._path.with_name(self._path.name + ".part")
+            try:
+                self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            except OSError as error:
+                raise UsageError(f"{self._part}: {(error.strerror or str(error)).lower()}") from error
+            self._writer = WRITERS["csv"](self._file, CLOSES)
+        return self
+
+    def write(self, table: Table) -> None:
+        """Write every row of a table."""
+        from analyzer.report.redaction import redact_table
+
+        self._n_rows += len(table)
+        if self._writer is not None:
+            self._writer.write(redact_table(table) if self._redact else table)
+
+    def keep_if_more_than(self, n_shown: int) -> str | None:
+        """Keep the file where it holds more than the page; returns its name then."""
+        if self._file is None or self._path is None or self._n_rows <= n_shown:
+            return None
+        self._file.close()
+        self._part.replace(self._path)
+        return self._path.name
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+
+def choose_format(form: str | None, output: str | None, allowed: tuple[str, ...]) -> str:
+    """The format asked for, else what the output's suffix says, else text."""
+    if form is not None or output is None:
+        return form or allowed[0]
+    implied = SUFFIXES.get(Path(output).suffix.lower())
+    if implied not in allowed:
+        suffixes = ", ".join(suffix for suffix, name in SUFFIXES.items() if name in allowed)
+        raise UsageError(f"{output}: no format goes with this suffix; use one of {suffixes}, or --format")
+    return implied
+
+
+def refuse_overwriting(output: str | None, paths: tuple[str, ...]) -> None:
+    """Raise where the output is one of the inputs."""
+    if output is None or not Path(output).exists():
+        return
+    for path in paths:
+        if path != "-" and Path(path).exists() and Path(path).samefile(output):
+            raise UsageError(f"{output}: this is an input; write to another file")
+
+
+@contextlib.contextmanager
+def open_output(output: str | None) -> Iterator[TextIO]:
+    """A file for text, or standard output.
+
+    Raises:
+        UsageError: It cannot be written.
+
+    """
+    if output is None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed")
+        yield sys.stdout
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(output).open("w", encoding="utf-8", errors="backslashreplace", newline=""))
+        except OSError as error:
+            raise UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
+        yield file
+
+
+@contextlib.contextmanager
+def open_binary(output: str | None) -> Iterator[BinaryIO]:
+    """A file for bytes, or standard output where that is no terminal.
+
+    Raises:
+        UsageError: It cannot be written.
+
+    """
+    if output is None:
+        if sys.stdout is None or sys.stdout.isatty():
+            raise UsageError("this format is no text: name a file with -o")
+        yield sys.stdout.buffer
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(output).open("wb"))
+        except OSError as error:
+            raise UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
+        yield file
+
+
+def progress_of(given: Inputs, n_files: int) -> "TextProgress":
+    """Shown where it would not stand between rows: rows on a terminal are progress enough."""
+    from analyzer.progress import TextProgress
+
+    rows_are_seen = given.output is None and sys.stdout is not None and sys.stdout.isatty()
+    shows = not given.quiet and TextProgress.is_possible() and (not rows_are_seen or given.verbose)
+    return TextProgress(n_files, shows=shows, names=given.verbose)
+
+
+def say(message: str) -> None:
+    """Put a message on standard error."""
+    click.echo(f"wsclose: {message}", err=True)
+
+
+def refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
+    """Raise for the first input where not one could be read."""
+    failed = [row for row in inputs if row["status"] == "failed"]
+    if n_inputs and len(failed) == n_inputs:
+        more = f" (and {n_inputs - 1} more could not be read)" if n_inputs > 1 else ""
+        raise UsageError(f"{failed[0]['source']}: {failed[0]['message']}{more}")
+
+
+def conclude(inputs: list[dict[str, Any]], quiet: bool) -> int:
+    """Name on standard error what was not read, and choose the exit code."""
+    limits = ("skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
+    code = OK
+    for row in inputs:
+        if row["status"] in ("failed", "damaged"):
+            code = INCOMPLETE
+        dropped = {name: row[name] for name in limits if row[name]}
+        if dropped:
+            code = INCOMPLETE
+        if quiet or (row["status"] == "ok" and not dropped):
+            continue
+        where = f" at byte {row['damaged_at']}" if row["damaged_at"] is not None else ""
+        lost = f", {row['lost_bytes']} bytes not read" if row["lost_bytes"] else ""
+        limits_met = [
+            f"{n} {name.removeprefix('skipped_').replace('_', ' ')} cut by a limit" for name, n in dropped.items()
+        ]
+        what = "; ".join([f"{row['message']}{where}{lost}"] * bool(row["message"]) + limits_met)
+        say(f"{visible(row['source'])}: {row['status']}: {what}")
+    return code

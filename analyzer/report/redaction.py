@@ -1,0 +1,85 @@
+"""What is taken out of reports that leave the house: values of queries, tokens, addresses, in reasons and in paths."""
+
+import re
+from typing import Any
+
+from analyzer.model import Table
+from analyzer.report.text import MAX_SHOWN
+
+SECRET = re.compile(
+    r"(?i)\b(?:bearer|basic)\s{1,3}[\w.~+/=-]{6,}"
+    r"|\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?"
+    r"|(?<=[=:])[^\s&;,\"']{6,}(?=$|[\s&;,\"'])"
+)
+"""What looks like a credential: schemes, JSON Web Tokens, values after = or :."""
+
+WORD = re.compile(r"[\w-]{20,}")
+ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,64}\.[\w.-]{1,64}")
+IP_ADDRESS = re.compile(
+    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)|(?i:(?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?![\w:]))"
+)
+
+REASONS = ("reason", "client_close_reason", "server_close_reason")
+PATHS = ("path",)
+
+
+def redact_path(path: str) -> str:
+    """A request target without what its query says: names stay, values go."""
+    before, mark, query = path[: 2 * MAX_SHOWN].partition("?")
+    if not mark:
+        return redact(before)
+    names = [part.split("=")[0] + ("=…" if "=" in part else "") for part in query.split("&")]
+    return f"{redact(before)}?{'&'.join(redact(name) for name in names)}"
+
+
+def _is_mixed(match: re.Match[str]) -> str:
+    """A long word of letters and digits looks like a token; one of letters alone, or digits alone, does not."""
+    word = match[0]
+    return "…" if any(c.isdigit() for c in word) and any(c.isalpha() for c in word) else word
+
+
+def redact(text: str) -> str:
+    """Free text without what looks like a token, a password or an address.
+
+    Text beyond twice what is shown is cut off first: a hostile reason must not cost time.
+    """
+    text = IP_ADDRESS.sub("…", text[: 2 * MAX_SHOWN])  # before a colon in an address makes the rest a secret
+    return ADDRESS.sub("…@…", WORD.sub(_is_mixed, SECRET.sub("…", text)))
+
+
+def redact_table(table: Table) -> Table:
+    """Rows with their reasons and paths redacted."""
+    columns = {column.name: table[column.name] for column in table.schema}
+    for names, clean in ((REASONS, redact), (PATHS, redact_path)):
+        for name in names:
+            if name in columns:
+                columns[name] = [text and clean(text) for text in columns[name]]
+    return Table(table.schema, columns, n_rows=len(table))
+
+
+def redacted(document: dict[str, Any]) -> dict[str, Any]:
+    """A report document with its reasons and paths redacted; the document itself stays as it is."""
+    clean = {name: _clean(value) for name, value in document.items()}
+    clean["redacted"] = True
+    for entry in clean["by"]:
+        if entry["dimension"] == "path":
+            entry["value"] = redact_path(entry["value"])
+    for entry in clean["codes"]:
+        for part in entry["path"]:
+            part["value"] = redact_path(part["value"])
+    return clean
+
+
+def _clean(value: Any) -> Any:
+    """A copy in which members that hold a reason or a path are redacted."""
+    if isinstance(value, list):
+        return [_clean(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    copy = {}
+    for name, member in value.items():
+        if isinstance(member, str):
+            copy[name] = redact(member) if name in REASONS else redact_path(member) if name in PATHS else member
+        else:
+            copy[name] = _clean(member)
+    return copy

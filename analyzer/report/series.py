@@ -1,0 +1,203 @@
+"""Counts by value, over time and over durations, as the blocks of a report."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from analyzer.knowledge import timers
+from analyzer.model import Endpoint, format_time
+from analyzer.report.counts import BINS_PER_DECADE, Breakdown, Cell, Counts, duration_of
+
+STEPS_SHOWN = 120
+"""Most steps that a timeline has where its step was not asked for."""
+
+STEPS_NS = (
+    *(n * 1_000_000 for n in (10, 20, 50, 100, 200, 500)),
+    *(n * 1_000_000_000 for n in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)),
+    *(n * 3_600_000_000_000 for n in (1, 2, 3, 6, 12, 24, 48, 168)),
+)
+"""Steps that people find easy to read."""
+
+HARMLESS = {1000: 3, 1001: 2, 1005: 2, 1012: 2, 1013: 2}
+"""Codes that say that all is well, or that a reconnect is welcome, come later in a report."""
+
+TIMER_KINDS = {
+    "silence": ("idle", "heartbeat", "write-stall"),
+    "duration": ("lifetime", "idle"),
+}
+"""Which timers a measure may show: a connection that never spoke ends by an idle limit, too."""
+
+TIMER_TOLERANCE = 0.02
+TIMER_NEAR = 0.2
+TIMER_TIMES = 3
+"""A timer is named where at least three ends lie within 2 % of its value, three times as dense as up to 20 % around."""
+
+
+def breakdown(dimension: str, counted: Breakdown, *, top: int) -> list[dict[str, Any]]:
+    """The values of one dimension, for each endpoint those with most ends that are not harmless first.
+
+    Shares are within the value and the endpoint.
+    """
+    grouped: dict[str, dict[str, list[tuple[Cell, int]]]] = {}
+    for value, cell, n in counted.items():
+        grouped.setdefault(cell.endpoint, {}).setdefault(value, []).append((cell, n))
+
+    def rank(item: tuple[str, list[tuple[Cell, int]]]) -> tuple[int, int, str]:
+        harmful = sum(n for cell, n in item[1] if severity(cell.code) == 0)
+        return -harmful, -sum(n for _, n in item[1]), item[0]
+
+    return [
+        _value_entry(dimension, endpoint, value, cells)
+        for endpoint in Endpoint
+        for value, cells in heapq.nsmallest(top, grouped.get(endpoint, {}).items(), key=rank)
+    ]
+
+
+def _value_entry(dimension: str, endpoint: str, value: str, cells: list[tuple[Cell, int]]) -> dict[str, Any]:
+    """One value of a dimension with the codes that one kind of endpoint reports for it."""
+    n = sum(count for _, count in cells)
+    return {
+        "dimension": dimension,
+        "endpoint": str(endpoint),
+        "value": value,
+        "count": n,
+        "harmful": sum(count for cell, count in cells if severity(cell.code) == 0),
+        "codes": [
+            {
+                "code": cell.code,
+                "provenance": cell.provenance,
+                "bucket": cell.bucket,
+                "count": count,
+                "share": round(count / n, 6),
+            }
+            for cell, count in sorted(cells, key=lambda item: (-item[1], _cell_order(item[0])))
+        ],
+    }
+
+
+def beyond(counted: Breakdown, shown: list[dict[str, Any]]) -> dict[str, int]:
+    """How many values and views of a dimension its block does not name."""
+    values = {(cell.endpoint, value) for value, cell, _ in counted.items()}
+    total = sum(n for _, _, n in counted.items()) + sum(counted.rest.values())
+    return {"values": len(values) - len(shown), "views": total - sum(entry["count"] for entry in shown)}
+
+
+def severity(code: int | None) -> int:
+    """Sorts what is worst first: 0 for an end that somebody should look at; 4 where no code is claimed."""
+    return 4 if code is None else HARMLESS.get(code, 0)
+
+
+def _cell_order(cell: Cell) -> tuple[str, int, str, str]:
+    return cell.endpoint, -1 if cell.code is None else cell.code, cell.provenance, cell.bucket
+
+
+def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
+    """Views by step of time; the step is the one asked for, else the finest that gives no more than STEPS_SHOWN."""
+    kept = counts.timeline
+    chosen = kept.step_ns
+    if step_ns is None and kept.counts:
+        steps = [step for step, _ in kept.counts]
+        extent = (max(steps) - min(steps) + 1) * kept.step_ns
+        fitting = (step for step in STEPS_NS if step % kept.step_ns == 0 and extent / step <= STEPS_SHOWN)
+        chosen = next(fitting, max(chosen, STEPS_NS[-1]))
+        while extent / chosen > STEPS_SHOWN:
+            chosen *= 2
+    factor = chosen // kept.step_ns
+    rebinned: Counter[tuple[int, Cell]] = Counter()
+    for (step, cell), n in kept.counts.items():
+        rebinned[step // factor, cell] += n
+    return {
+        "step_s": chosen / 1e9,
+        "is_coarser": step_ns is not None and chosen > step_ns,
+        "bins": [
+            {
+                "time": format_time(step * chosen),
+                "endpoint": cell.endpoint,
+                "code": cell.code,
+                "provenance": cell.provenance,
+                "bucket": cell.bucket,
+                "count": n,
+            }
+            for (step, cell), n in sorted(rebinned.items(), key=lambda item: (item[0][0], _cell_order(item[0][1])))
+        ],
+    }
+
+
+def distribution(counted: Counter[tuple[str, int | None, int]]) -> list[dict[str, Any]]:
+    """Durations of each endpoint and code: quantiles, and the occupied steps of 1.2 %."""
+    grouped: dict[tuple[str, int | None], dict[int, int]] = {}
+    for (endpoint, code, step), n in counted.items():
+        grouped.setdefault((endpoint, code), {})[step] = n
+    order = list(Endpoint)
+    entries = []
+    for (endpoint, code), steps in grouped.items():
+        numbers = sorted(steps)
+        running = np.cumsum([steps[number] for number in numbers])
+        total = int(running[-1])
+        entry: dict[str, Any] = {"endpoint": endpoint, "code": code, "count": total}
+        for name, share in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99)):
+            entry[name] = seconds(duration_of(numbers[int(np.searchsorted(running, share * total))]))
+        entry["bins"] = [
+            {"from_s": seconds(duration_of(number)), "to_s": seconds(duration_of(number + 1)), "count": steps[number]}
+            for number in numbers
+        ]
+        entries.append(entry)
+    return sorted(entries, key=lambda e: (order.index(e["endpoint"]), -e["count"], e["code"] or 0))
+
+
+def seconds(value: float) -> float:
+    """A duration as precise as its step: four digits."""
+    return float(f"{value:.4g}")
+
+
+def near_timers(measure: str, counted: Counter[tuple[str, int | None, int]]) -> list[dict[str, Any]]:
+    """Values where ends gather and that known timers have, each with all timers that it may be.
+
+    Args:
+        measure: `silence` or `duration`.
+        counted: From `Counts`.
+
+    """
+    steps: Counter[int] = Counter()
+    for (_, _, step), n in counted.items():
+        steps[step] += n
+    total = sum(steps.values())
+    found = []
+    for value in sorted({timer.seconds for timer in timers.load() if timer.kind in TIMER_KINDS[measure]}):
+        here = _count_between(steps, value * (1 - TIMER_TOLERANCE), value * (1 + TIMER_TOLERANCE))
+        around = _count_between(steps, value * (1 - TIMER_NEAR), value * (1 + TIMER_NEAR)) - here
+        density = around * TIMER_TOLERANCE / (TIMER_NEAR - TIMER_TOLERANCE)
+        if here >= TIMER_TIMES and here >= TIMER_TIMES * density:
+            candidates = [t for t in timers.load() if t.seconds == value and t.kind in TIMER_KINDS[measure]]
+            found.append(
+                {
+                    "measure": measure,
+                    "seconds": value,
+                    "count": here,
+                    "share": round(here / total, 6),
+                    "candidates": [
+                        {"system": t.system, "setting": t.setting, "kind": t.kind, "source": t.source}
+                        for t in candidates
+                    ],
+                }
+            )
+    return found
+
+
+def _count_between(steps: Counter[int], low: float, high: float) -> int:
+    first, last = (int(np.floor(np.log10(value) * BINS_PER_DECADE + 1e-9)) for value in (low, high))
+    return sum(n for step, n in steps.items() if first <= step <= last)
+
+
+def most(counted: Iterable[tuple[str, int]], n: int = 3) -> list[dict[str, Any]]:
+    """The most frequent values with their numbers."""
+    totals: Counter[str] = Counter()
+    for value, count in counted:
+        totals[value] += count
+    return [
+        {"value": value, "count": count}
+        for value, count in sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:n]
+    ]

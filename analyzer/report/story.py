@@ -1,0 +1,282 @@
+"""Sentences about a report: how much was read, and what happened to one connection or one logged close.
+
+Every sentence is a label of the reader's language with captured text put in, escaped.
+"""
+
+from typing import Any
+
+from analyzer.knowledge.language import Language
+from analyzer.report.text import visible
+
+ENDERS = ("client", "server", "proxy", "both")
+"""Who can be said to have ended a transport."""
+
+
+def headline(document: dict[str, Any], language: Language) -> str:
+    """How much was read, and how much was found in it."""
+    found = []
+    if document["packets"] or document["connections"] or not document["lines"]:
+        found.append(("connections", "packets"))
+    if document["lines"]:
+        found.append(("logged", "lines"))
+    parts = [
+        language.label(
+            "report.found_in",
+            found=language.count(f"report.{what}", document[what]),
+            read=language.count(f"report.{where}", document[where]),
+        )
+        for what, where in found
+    ]
+    whole = parts[0] if len(parts) == 1 else language.label("report.and", a=parts[0], b=parts[1])
+    return language.label("report.of_files", found=whole, files=language.count("report.files", document["inputs"]))
+
+
+def period(document: dict[str, Any], language: Language) -> str:
+    """The times of the first and the last packet or line, empty where there are none."""
+    if not document["first"]:
+        return ""
+    first, last = (language.time(document[name]) for name in ("first", "last"))
+    return language.label("report.period", first=first, last=last)
+
+
+def assumptions(document: dict[str, Any], language: Language) -> list[str]:
+    """What was assumed about the times of logs."""
+    return [
+        language.label(
+            f"report.assumed_{entry['what']}",
+            logs=language.count("report.logs", entry["inputs"]),
+            value=visible(entry["value"]),
+        )
+        for entry in document["assumed"]
+    ]
+
+
+def filters(document: dict[str, Any], language: Language) -> str:
+    """Which filters are set and how much they left out, empty where none is."""
+    if not document["filters"]:
+        return ""
+    named = language.join(
+        f"{language.label(f'filter.{name}')} {' | '.join(map(visible, values))}"
+        for name, values in document["filters"].items()
+    )
+    left_out = language.count("report.views", document["left_out"])
+    return language.label("report.filtered", filters=named, views=left_out)
+
+
+def place(record: int | None, evidence: str, language: Language) -> str:
+    """Where the evidence stands in its file, empty where nowhere."""
+    if not record:
+        return ""
+    return language.label("story.line" if evidence.startswith("log_") else "story.packet", n=record)
+
+
+def _close(kind: str, code: int | None, reason: str | None, language: Language) -> str:
+    name = f"story.close_{kind if kind in ('status', 'empty', 'short') else 'cut'}"
+    said = language.label(name, code=code)
+    return language.label("story.with_reason", close=said, reason=visible(reason)) if reason else said
+
+
+def _how(view: dict[str, Any], language: Language, *more: str) -> str:
+    sure = language.label(f"confidence.{view['confidence']}") if view["confidence"] else ""
+    known = language.label(f"provenance.{view['provenance']}") if view["code"] is not None else ""
+    where = "" if more else place(view["record"], view["evidence"], language)
+    return language.join(part for part in (known, view["evidence"], where, sure, *more) if part)
+
+
+def tell(story: dict[str, Any], language: Language) -> list[str]:
+    """Who closed, with which code, and how that is known: the life of a captured connection."""
+    lines = []
+    if story["handshake"] == "rejected":
+        status = story["http_status"]
+        name = "story.rejected" if status else "story.rejected_unreadable"
+        lines.append(language.label(name, status=status))
+    elif story["handshake"] == "failed":
+        lines.append(language.label("story.failed"))
+    lines += _tell_closes(story, language)
+    if story["end"] in ("fin", "rst"):
+        lines.append(_tell_end(story, language))
+    elif story["end"] in ("open", "vanished"):
+        lines.append(language.label(f"story.{story['end']}"))
+    for view in story["views"]:
+        side, how = language.label(f"side_first.{view['endpoint']}"), _how(view, language)
+        name = "story.reports_nothing" if view["code"] is None else "story.reports"
+        lines.append(language.label(name, side=side, code=view["code"], how=how))
+    if story["anomalies"]:
+        names = language.join(f"{language.label(f'anomaly.{name}')} ({name})" for name in story["anomalies"])
+        lines.append(language.label("story.against", names=names))
+    return lines
+
+
+def _tell_end(story: dict[str, Any], language: Language) -> str:
+    """By whom and when TCP was ended."""
+    end = language.label(f"end.{story['end']}")
+    if story["ended_by"] not in ENDERS:
+        return language.label("story.ended_unknown", end=end)
+    ender = language.label(f"side.{story['ended_by']}")
+    if story["duration_s"] is None:
+        return language.label("story.ended_untimed", side=ender, end=end)
+    return language.label("story.ended", side=ender, end=end, seconds=language.decimal(story["duration_s"], 3))
+
+
+def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
+    """Which side sent a Close first, and what came back."""
+    closes = sorted(
+        (story[f"{side}_close_record"], side) for side in ("client", "server") if story[f"{side}_close"] != "none"
+    )
+    values: dict[str, object] = {}
+    for (record, side), (who, what, where) in zip(
+        closes, (("side", "close", "place"), ("other", "answer", "answer_place")), strict=False
+    ):
+        capital = "side_first" if who == "side" and story["initiator"] != "both" else "side"
+        values[who] = language.label(f"{capital}.{side}")
+        values[what] = _close(
+            story[f"{side}_close"], story[f"{side}_close_code"], story[f"{side}_close_reason"], language
+        )
+        values[where] = language.label("story.packet", n=record)
+    if len(closes) == 2:
+        return [language.label("story.crossed" if story["initiator"] == "both" else "story.answered", **values)]
+    is_unknown = story["initiator"] == "unknown"
+    if closes:
+        return [language.label("story.maybe_answered" if is_unknown else "story.unanswered", **values)]
+    if story["handshake"] in ("complete", "missing"):
+        so_far = "story.nobody" if story["end"] in ("fin", "rst", "stream_end", "stream_reset") else "story.nobody_yet"
+        return [language.label("story.maybe_none" if is_unknown else so_far)]
+    return []
+
+
+def tell_logged(row: dict[str, Any], language: Language) -> list[str]:
+    """What a logged close tells."""
+    side = language.label(f"side_first.{row['endpoint']}")
+    if row["code"] is None:
+        printed = [language.label("story.prints", raw=visible(row["raw_code"]))] if row["raw_code"] else []
+        how = language.join([language.label(f"provenance.{row['provenance']}"), row["evidence"], *printed])
+        lines = [language.label("story.no_code", side=side, how=how)]
+    else:
+        how = _how(row | {"record": None}, language)
+        lines = [language.label("story.reports_named", side=side, code=row["code"], name=row["name"], how=how)]
+    for what, code in (("received", row["wire_code"]), ("sent", row["sent_code"])):
+        if row[what] == "none":
+            lines.append(language.label(f"story.{what}_none"))
+        elif row[what] in ("status", "empty"):
+            lines.append(language.label(f"story.{what}", close=_close(row[what], code, None, language)))
+    if row["reason"]:
+        lines.append(language.label("story.reason", reason=visible(row["reason"])))
+    if row["initiator"] in ("client", "server", "both"):
+        lines.append(language.label("story.first_close", side=language.label(f"initiator.{row['initiator']}")))
+    seconds = None if row["duration_s"] is None else language.decimal(row["duration_s"], 3)
+    if row["ended_by"] in ENDERS:
+        name = "story.ended_by" if seconds is None else "story.ended_by_after"
+        ender = language.label(f"endpoint.{row['ended_by']}")
+        lines.append(language.label(name, side=ender, seconds=seconds))
+    elif seconds is not None:
+        lines.append(language.label("story.lasted", seconds=seconds))
+    about = [
+        f"{language.label(f'column.{name}' if name in ('client', 'server') else f'dimension.{name}')} "
+        f"{visible(row[name])}"
+        for name in ("client", "server", "host", "path")
+        if row[name]
+    ]
+    if about:
+        lines.append(language.label("story.about", parts=language.join(about)))
+    if row["time"]:
+        lines.append(language.label("story.at", time=row["time"][:23]))
+    return lines
+
+
+def advice(keys: list[str], language: Language) -> list[str]:
+    """What to do about views with these diagnoses, each text once."""
+    texts = [language.diagnosis(key) for key in dict.fromkeys(keys)]
+    return [language.label("story.do", title=text.title, fix=text.fix) for text in texts]
+
+
+def value_counts(entries: list[dict[str, Any]], language: Language, group: str | None = None) -> str:
+    """Values with their numbers, most frequent first: `server (12), client (3)`.
+
+    Args:
+        entries: Rows with `value` and `count`.
+        language: The reader's.
+        group: Group of labels that names the values, None where they are captured text.
+
+    """
+    return language.join(
+        language.label(
+            "report.value_count",
+            value=visible(entry["value"]) if group is None else language.label(f"{group}.{entry['value']}"),
+            n=language.number(entry["count"]),
+        )
+        for entry in entries
+    )
+
+
+def told_of_code(entry: dict[str, Any], language: Language) -> list[str]:
+    """What this data says about a code: how often, since when, who, where.
+
+    Args:
+        entry: From the document's `codes`.
+        language: The reader's.
+
+    """
+    n = language.count("report.views", sum(part["count"] for part in entry["endpoints"]))
+    name = "report.here_untimed" if entry["first"] is None else "report.here"
+    first, last = language.time(entry["first"]), language.time(entry["last"])
+    lines = [
+        language.label(
+            name, views=f"{n}: {value_counts(entry['endpoints'], language, 'endpoint')}", first=first, last=last
+        ),
+        language.label("report.here_closed_by", who=value_counts(entry["initiators"], language, "initiator")),
+    ]
+    enders = [part for part in entry["enders"] if part["value"] in ENDERS]
+    if enders:
+        lines.append(language.label("report.here_ended_by", who=value_counts(enders, language, "endpoint")))
+    for dimension in ("host", "path", "peer", "subprotocol", "system"):
+        if entry[dimension]:
+            values = value_counts(entry[dimension], language)
+            lines.append(
+                language.label("report.here_where", what=language.label(f"dimension.{dimension}"), values=values)
+            )
+    return lines
+
+
+def sent_text(row: dict[str, Any], side: str, language: Language) -> str:
+    """What a side sent: the code, else what there was instead."""
+    if row[f"{side}_sent"] == "status":
+        return str(row[f"{side}_sent_code"])
+    return language.label(f"sent.{row[f'{side}_sent'] or 'none'}")
+
+
+def timer_text(entry: dict[str, Any], language: Language) -> str:
+    """How many ends gather at a value, and every known timer that has it."""
+    candidates = [
+        f"{timer['system']} {timer['setting']} ({language.label('timer.' + timer['kind'])})"
+        for timer in entry["candidates"]
+    ]
+    return language.label(
+        "report.timer",
+        seconds=language.decimal(entry["seconds"], 0 if entry["seconds"] == int(entry["seconds"]) else 1),
+        measure=language.label(f"timer.{entry['measure']}"),
+        count=language.number(entry["count"]),
+        share=language.percent(entry["share"]),
+        candidates="; ".join(candidates),
+    )
+
+
+def trouble_text(row: dict[str, Any], language: Language) -> str:
+    """What went wrong with an input."""
+    message = visible(row["message"] or language.label("report.nothing_more"))
+    parts = [language.label("report.troubled", status=language.label(f"status.{row['status']}"), message=message)]
+    if row["damaged_at"] is not None:
+        parts[0] += f" {language.label('report.at_byte', n=language.number(row['damaged_at']))}"
+    if row["lost_bytes"]:
+        parts.append(language.label("report.not_read", n=language.number(row["lost_bytes"])))
+    return language.join(parts)
+
+
+def first_text(first: dict[str, Any], language: Language) -> str:
+    """Where one can see such a view first."""
+    record = ""
+    if first["record"]:
+        name = "story.line" if first["place"].startswith("line") else "story.packet"
+        record = language.label(name, n=first["record"])
+    parts = [visible(first["source"]), record, (first["time"] or "")[:23]]
+    parts += [language.label(f"endpoint.{first['endpoint']}"), visible(first["peer"])]
+    return language.join(part for part in parts if part)

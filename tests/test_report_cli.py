@@ -1,0 +1,371 @@
+"""What the report can be asked for: breakdowns, filters, languages, formats, conditions, plots; alike in Python."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import pandas as pd
+import pytest
+from conftest import SAMPLES
+
+import analyzer
+from analyzer.knowledge.language import NAMES
+
+ROOT = SAMPLES.parent
+LOST = SAMPLES / "fin-no-close-1006.pcap"
+LOST_LOG = SAMPLES / "fin-no-close-1006.server.log"
+APP = SAMPLES / "app-4xxx-reason.pcapng"
+CAPTURES = sorted(path for path in SAMPLES.iterdir() if path.suffix in (".pcap", ".pcapng"))
+
+
+def wsclose(*arguments, environment=None, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "analyzer", *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+def document(*arguments):
+    done = wsclose("report", *arguments, "--format", "json")
+    assert done.returncode in (0, 4), done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return analyzer.read(SAMPLES, progress=False)
+
+
+# ---- the first screen
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.name)
+def test_the_first_screen_answers_who_which_how_and_what_to_do(path, capsys):
+    """Of 24 lines, against what the sample's own file says, which was written by hand."""
+    truth = tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))
+    ports = truth.get("ports", [])
+    analysis = analyzer.read(path, ports=tuple(ports), progress=False)
+    screen = " ".join("\n".join(analysis.report().to_text(width=80).splitlines()[:24]).split())
+    for view in truth["expect"]:
+        side = f"The {view['endpoint']} reports"
+        if view.get("code") is None:
+            assert f"{side}: undetermined ({view['evidence']}" in screen
+        else:
+            assert f"{side} {view['code']} ({view['provenance']}, {view['evidence']}" in screen
+    initiator = truth["connection"]["initiator"]
+    if truth["connection"]["handshake"] in ("rejected", "failed"):
+        assert "Never opened" in screen
+    elif initiator == "both":
+        assert "Both closed at once" in screen
+    elif initiator in ("client", "server"):
+        assert f"The {initiator} sent" in screen
+    else:
+        assert "Nobody sent a Close" in screen or "No Close was captured" in screen
+    assert re.search(r" do [A-Z]\w+", screen)
+
+
+def test_many_ends_begin_with_what_is_worst(samples):
+    lines = samples.report().to_text(width=80).splitlines()
+    screen = lines[:24]
+    assert "In short" in screen
+    place = screen.index("In short")
+    assert screen[place + 1].startswith("  1006 Abnormal Closure")
+    assert sum(line.startswith("  do ") for line in screen) == 3
+
+
+# ---- filters and breakdowns, alike in Python and on the command line
+
+
+FILTERS = [
+    ({"code": 1006}, ["--code", "1006"]),
+    ({"code": ["4000-4999", "none"]}, ["--code", "4000-4999", "--code", "none"]),
+    ({"endpoint": "server", "provenance": "wire"}, ["--endpoint", "server", "--provenance", "wire"]),
+    ({"host": "127.0.0.1:4*"}, ["--host", "127.0.0.1:4*"]),
+    (
+        {"since": "2026-11-21T15:00", "until": "2026-11-21T15:01"},
+        ["--since", "2026-11-21T15:00", "--until", "2026-11-21T15:01"],
+    ),
+    ({"by": "host", "top": 3, "freq": "1min"}, ["--by", "host", "--top", "3", "--freq", "1min"]),
+]
+
+
+@pytest.mark.parametrize(("keywords", "options"), FILTERS, ids=str)
+def test_python_and_the_command_line_agree(samples, keywords, options):
+    told = document(SAMPLES, *options)
+    here = json.loads(json.dumps(samples.report(**keywords).to_dict()))
+    strip = SAMPLES.as_posix()
+    assert json.dumps(told).replace(strip, "") == json.dumps(here).replace(strip, "")
+
+
+def test_filters_count_what_they_leave_out(samples):
+    closes = samples.closes
+    told = samples.report(code=1006, endpoint="client").to_dict()
+    wanted = closes[(closes["code"] == 1006) & (closes["endpoint"] == "client")]
+    counted = sum(row["count"] for block in ("frequencies", "illegal", "never_opened") for row in told[block])
+    assert counted == len(wanted)
+    assert told["left_out"] == len(closes) - len(wanted)
+    assert told["filters"] == {"code": ["1006"], "endpoint": ["client"]}
+    assert f"Only code 1006, endpoint client; {told['left_out']} views left out." in " ".join(
+        samples.report(code=1006, endpoint="client").to_text().split()
+    )
+
+
+def test_rows_are_filtered_too():
+    done = wsclose("closes", SAMPLES, "--code", "1006", "--endpoint", "client", "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows
+    assert {(row["code"], row["endpoint"]) for row in rows} == {(1006, "client")}
+    connections = wsclose("connections", SAMPLES, "--code", "1006", "--endpoint", "client", "--format", "jsonl")
+    keys = {json.loads(line)["connection"] for line in connections.stdout.splitlines()}
+    assert keys == {row["connection"] for row in rows if row["connection"]}
+
+
+def test_breakdowns_agree_with_pandas(samples):
+    told = samples.report(by="path", top=1000).to_dict()
+    closes = samples.closes.dropna(subset=["path"]).copy()
+    closes["path"] = closes["path"].str.partition("?")[0]
+    expected = closes.groupby(["endpoint", "path"], observed=True).size().to_dict()
+    assert {(e["endpoint"], e["value"]): e["count"] for e in told["by"]} == expected
+    assert told["beyond"] == {"path": {"values": 0, "views": 0}}
+
+
+def test_the_timeline_agrees_with_pandas(samples):
+    told = samples.report(freq="1min").to_dict()["timeline"]
+    assert told["step_s"] == 60
+    times = samples.closes.dropna(subset=["time"])
+    expected = times.groupby(times["time"].dt.floor("60s")).size()
+    counted = pd.DataFrame(told["bins"]).groupby("time")["count"].sum()
+    assert list(counted) == list(expected)
+    assert list(pd.to_datetime(counted.index)) == list(expected.index)
+
+
+def test_tables_of_a_report_are_dataframes(samples):
+    report = samples.report()
+    codes = report.table("codes")
+    assert codes["count"].sum() == sum(report.to_dict()["established"].values()) - sum(
+        row["count"] for row in report.to_dict()["proxy"]
+    )
+    opened = samples.connections[samples.connections["handshake"].isin(["complete", "missing"])]
+    assert report.table("ends")["count"].sum() == report.table("views")["count"].sum() == len(opened)
+    assert str(report.table("timeline")["time"].dtype) == "datetime64[ns, UTC]"
+    assert report.table("silences")["count"].sum() == opened["silence_s"].notna().sum()
+    with pytest.raises(KeyError):
+        report.table("schema")
+
+
+# ---- languages
+
+
+@pytest.mark.parametrize("lang", NAMES)
+def test_a_report_speaks_one_language(samples, lang):
+    report = samples.report(lang=lang)
+    for text in (report.to_text(), report.to_markdown()):
+        assert "[en]" not in text
+        assert ("What could not be seen" in text) == (lang == "en")
+    assert report.to_dict() == samples.report().to_dict()  # data is never localised
+
+
+def test_the_locale_chooses_the_language_and_lang_overrides_it():
+    thai = wsclose("report", LOST, environment={"LC_ALL": "th_TH.UTF-8"})
+    assert thai.stdout == wsclose("report", LOST, "--lang", "th").stdout
+    assert thai.stdout != wsclose("report", LOST, "--lang", "en").stdout
+    both = wsclose("report", LOST, "--lang", "en", environment={"LC_ALL": "th_TH.UTF-8"})
+    assert b"Abnormal Closure" in both.stdout
+    assert b"Nobody sent a Close." in both.stdout
+
+
+@pytest.mark.parametrize("lang", NAMES)
+def test_explain_and_compare_speak_it_too(lang):
+    for arguments in (["explain", "1006"], ["compare", "1005", "1006"]):
+        done = wsclose(*arguments, "--lang", lang)
+        assert done.returncode == 0
+        assert "[en]" not in done.stdout.decode()
+
+
+# ---- conditions
+
+
+def test_a_condition_that_is_met_exits_3_and_says_so():
+    done = wsclose("report", SAMPLES, "--fail-on", "code=1006 share>5%")
+    assert done.returncode == 3
+    assert b"--fail-on 'code=1006 share>5%' is met: client: 10 of 40 views, 25.0 %" in done.stderr
+    assert done.stdout
+    quiet = wsclose("report", SAMPLES, "-q", "--fail-on", "code=1006 count>100", "--fail-on", "code=1000")
+    assert (quiet.returncode, quiet.stderr) == (3, b"")
+
+
+def test_a_condition_that_is_not_met_changes_nothing():
+    done = wsclose("report", LOST, "--fail-on", "code=1011")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_condition_that_means_nothing_exits_2_before_anything_is_read(tmp_path):
+    done = wsclose("report", LOST, "--fail-on", "1006", "-o", tmp_path / "x.html")
+    assert done.returncode == 2
+    assert done.stderr.decode().count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+# ---- redaction
+
+
+def test_text_keeps_what_markdown_and_html_take_out(tmp_path):
+    text = wsclose("report", APP).stdout.decode()
+    assert "/chat?room=7" in text
+    assert "/chat?room=7" not in wsclose("report", APP, "--redact").stdout.decode()
+    markdown = wsclose("report", APP, "--format", "markdown").stdout.decode()
+    assert "room=7" not in markdown.replace("\\", "")
+    assert "room=7" in wsclose("report", APP, "--format", "markdown", "--no-redact").stdout.decode().replace("\\", "")
+    page = wsclose("report", APP, "--format", "html").stdout.decode()
+    assert "room=7" not in page
+    assert "room=7" in wsclose("report", APP, "--format", "html", "--no-redact").stdout.decode()
+    rows = wsclose("closes", APP, "--format", "jsonl", "--redact").stdout.decode()
+    assert "/chat?room=…" in rows
+
+
+# ---- files
+
+
+def test_a_page_that_cannot_show_all_ends_has_them_beside_it(tmp_path):
+    log = tmp_path / "server.log"
+    line = "2026/11/21 10:00:{:02d} read: websocket: close 4001: user 192.0.2.{}\n"
+    log.write_text("".join(line.format(i % 60, i % 250) for i in range(100)))
+    done = wsclose("report", log, "-o", tmp_path / "out.html")
+    assert (done.returncode, done.stdout) == (0, b"")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.closes.csv").read_text(encoding="utf-8"))))
+    assert len(rows) == 100
+    assert {row["reason"] for row in rows} == {"user …"}
+    assert "out.closes.csv" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.closes.csv", "out.html", "server.log"]
+
+
+def test_a_page_that_shows_all_ends_stands_alone(tmp_path):
+    assert wsclose("report", LOST, "-o", tmp_path / "out.html").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_parquet_holds_the_same_rows_as_json_lines(tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra [batch]")
+    path = tmp_path / "closes.parquet"
+    assert wsclose("closes", SAMPLES, "-o", path).returncode in (0, 4)
+    frame = pd.read_parquet(path)
+    rows = [json.loads(line) for line in wsclose("closes", SAMPLES, "--format", "jsonl").stdout.splitlines()]
+    assert len(frame) == len(rows)
+    for row, (_, stored) in zip(rows, frame.iterrows(), strict=True):
+        for name in ("source", "record", "endpoint", "code", "provenance", "evidence", "reason", "duration_s"):
+            assert (None if pd.isna(stored[name]) else stored[name]) == row[name]
+        assert (None if stored["anomalies"] is None else list(stored["anomalies"])) == row["anomalies"]
+        time = None if pd.isna(stored["time"]) else stored["time"].value
+        assert time == (None if row["time"] is None else pd.Timestamp(row["time"]).value)
+    assert wsclose("report", SAMPLES, "-o", tmp_path / "codes.parquet").returncode in (0, 4)
+    codes = pd.read_parquet(tmp_path / "codes.parquet")
+    assert codes["count"].sum() == sum(
+        row["count"]
+        for row in csv.DictReader(io.StringIO(wsclose("report", SAMPLES, "--format", "csv").stdout.decode()))
+        if True
+        for row in [{"count": int(row["count"])}]
+    )
+
+
+def test_parquet_takes_text_that_is_no_unicode(tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra [batch]")
+    log = tmp_path / "s.log"
+    log.write_bytes(b"2026/11/21 10:00:00 read: websocket: close 4001: \xff\xfe=1+1\n")
+    assert wsclose("closes", log, "-o", tmp_path / "s.parquet").returncode == 0
+    assert len(pd.read_parquet(tmp_path / "s.parquet")) == 1
+
+
+# ---- plots and single connections
+
+
+@pytest.mark.parametrize("kind", ["codes", "timeline", "durations", "silences", "ends", "views"])
+def test_plots_are_drawn_from_the_command_line(tmp_path, kind):
+    done = wsclose("plot", kind, SAMPLES, "-o", tmp_path / "x.svg")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "x.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert wsclose("plot", kind, SAMPLES, "--format", "svg").stdout == (tmp_path / "x.svg").read_bytes()
+
+
+def test_the_life_of_one_connection_is_drawn(tmp_path):
+    done = wsclose("plot", "life", APP, "-o", tmp_path / "x.svg")
+    assert done.returncode == 0, done.stderr
+    drawn = (tmp_path / "x.svg").read_text(encoding="utf-8")
+    assert "Close 4401" in drawn
+    assert (tmp_path / "x.svg").stat().st_size > 1000
+
+
+def test_life_asks_which_connection_where_there_are_several():
+    done = wsclose("plot", "life", SAMPLES, "--format", "svg")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"wsclose: 35 connections: name one of ")
+    none = wsclose("plot", "life", SAMPLES, "--connection", "2031", "--format", "svg")
+    assert none.stderr == b"wsclose: no connection begins with 2031\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plot", "codes", LOST, "--connection", "x"], "--connection goes with life, not with codes"),
+        (["plot", "life", LOST, "--freq", "1h"], "--freq goes with timeline, not with life"),
+        (["plot", "codes", LOST, "-o", "x.gif"], "x.gif: no format goes with this suffix; use one of .svg, .png, .pdf"),
+        (["plot", "timeline", LOST, "--freq", "soon"], "soon: not a step of time"),
+        (["report", LOST, "--since", "soon"], "soon: not a time"),
+        (["report", LOST, "--code", "x"], "x: not a close code"),
+        (["report", LOST, "--lang", "de"], "'de' is not one of"),
+        (["report", LOST, "--by", "colour"], "'colour' is not one of"),
+    ],
+)
+def test_wrong_calls_exit_2_with_a_word_of_help(arguments, message, tmp_path):
+    done = wsclose(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr.decode()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_connection_shows_itself(samples):
+    key = samples.connections.loc[samples.connections["source"].str.endswith(APP.name), "connection"].item()
+    connection = samples.connection(key)
+    assert str(connection).splitlines()[1:3] == [f"  {sentence}" for sentence in connection.tell()[:2]]
+    assert any("4401" in sentence for sentence in connection.tell())
+    shown = connection._repr_html_()
+    assert "4401" in shown
+    assert shown.count("<li>") == len(connection.tell())
+    events = connection.life.to_pandas()
+    assert list(events["kind"]).count("close") == 2
+    assert set(events.loc[events["kind"] == "close", "code"]) == {4401}
+    assert connection.plot().figure is not None
+    assert 'dir="rtl"' in samples.connection(key, lang="ar")._repr_html_()
+    with pytest.raises(analyzer.UsageError, match="connections begin with 2026: name one of"):
+        samples.connection("2026")
+
+
+def test_progress_suits_the_place(monkeypatch, capsys):
+    from analyzer import progress
+
+    assert type(progress.choose(1)).__name__ == "_Silent"
+    shown = []
+
+    class Handle:
+        def display(self, content, *, raw):
+            shown.append(content["text/plain"])
+
+        def update(self, content, *, raw):
+            shown.append(content["text/plain"])
+
+    display = pytest.importorskip("IPython.display", reason="progress in notebooks needs IPython")
+    monkeypatch.setattr(display, "DisplayHandle", Handle)
+    monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    line = progress.NotebookProgress(2)
+    line.tell("a\x1b.pcap", 50, 100)
+    line.tell("b.pcap", 3_000_000, None)
+    line.close()
+    assert shown == ["file 1 of 2, 50 %: a\\x1b.pcap", "file 2 of 2, 3 MB: b.pcap", ""]
