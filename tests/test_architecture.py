@@ -32,7 +32,8 @@ ORDER = [
     *("logs.catalogue", "logs.joining", "logs.reader", "logs.check"),
     *("report.text", "report.counts", "report.series", "report.redaction", "report.rows", "report.document"),
     *("report.story", "report.markdown", "report.parquet", "report.terminal", "report.reference", "report.condition"),
-    *("report.plots", "report.fragment", "report.drawing", "report.html", "report.schema"),
+    *("report.figure", "report.lanes", "report.matrix", "report.sequence", "report.plots"),
+    *("report.fragment", "report.drawing", "report.html", "report.schema"),
     *("progress", "connection", "reading", "analysis", "options", "output", "cli"),
 ]
 """Modules may import what stands before them; `document` reaches its renderers only when asked to render."""

@@ -1,5 +1,6 @@
 """What plots show is what was counted by hand; they draw anything, in every language, and leave nothing behind."""
 
+import functools
 import io
 import math
 import pickle
@@ -23,7 +24,8 @@ import analyzer
 from analyzer.errors import UsageError
 from analyzer.knowledge import language as languages
 from analyzer.knowledge import timers
-from analyzer.report import plots
+from analyzer.report import figure as shared
+from analyzer.report import lanes, plots, sequence
 
 DAY = 86400.0
 
@@ -255,6 +257,13 @@ def test_times_in_other_zones_and_without_one_are_utc():
     assert stacks(plots.plot_timeline(frame, freq="1h")) == stacks(plots.plot_timeline(TIMES, freq="1h"))
     frame = TIMES.assign(time=TIMES["time"].dt.tz_localize(None))
     assert stacks(plots.plot_timeline(frame, freq="1h")) == stacks(plots.plot_timeline(TIMES, freq="1h"))
+
+
+def test_times_may_be_text():
+    frame = TIMES.assign(
+        time=["2026-11-20T10:00:00Z", "2026-11-20T10:59:59.999999999Z", "2026-11-20 10:30", *[None] * 3]
+    )
+    assert heights(plots.plot_timeline(frame, freq="1h")) == {"client": {"1006": 3, "1000": 4}}
 
 
 def test_a_step_that_is_none_is_refused():
@@ -589,7 +598,7 @@ def test_a_long_life_keeps_its_begin_its_end_and_its_sums():
     )
     ax = plots.plot_life(events)
     shown = lines_of_life(ax)
-    assert len(shown) <= plots.LIFE_ROWS + 2
+    assert len(shown) <= sequence.LIFE_ROWS + 2
     assert shown[:3] == ["upgrade request: 400 bytes", "1.0 s without any event", "text"]
     assert shown[-2:] == ["Close 1011", "FIN"]
     (middle,) = [text for text in shown if "\u00d7" in text]
@@ -626,7 +635,7 @@ def test_a_hostile_life_is_still_a_picture():
     kinds = ["reserved", "missing", "close", "ping", "weird $x^$ \x1b[2J"]
     rows = [(n * 0.5, ("client", "server")[n % 2], kinds[n % 5], 2**62, n % 70000) for n in range(3000)]
     ax = plots.plot_life(life(*rows))
-    assert len(ax.get_yticks()) <= 3 * plots.LIFE_ROWS
+    assert len(ax.get_yticks()) <= 3 * sequence.LIFE_ROWS
     ax.figure.canvas.draw()
     assert not any("\x1b" in text for text in texts(ax))
 
@@ -763,13 +772,33 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize(("code", "text"), SCRIPTS.items())
-def test_other_scripts_are_written_without_a_warning(code, text):
+def test_other_scripts_are_written_without_a_warning(code, text, caplog):
     language = languages.load(code)
     ax = plots.plot_silences(CONNECTIONS, title=text, language=language)
     where = "right" if code == "ar" else "left"
     assert ax.get_title(where).replace("\n", " ") == text
-    for form in plots.FORMS:
+    for form in shared.FORMS:
         plots.save_figure(ax.figure, io.BytesIO(), form=form, language=language)
+    assert not caplog.records  # a font that does not exist is complained about
+
+
+class Chinese(languages.Language):
+    """Labels in a script that the first font lacks."""
+
+    def label(self, key, **values):
+        return "结束" + " ".join(str(value) for value in values.values())
+
+
+@each_plot
+def test_other_scripts_are_written_on_axes_that_had_another_font(plot, frame):
+    from analyzer.knowledge import catalogue
+
+    with mpl.rc_context({"font.family": ["DejaVu Sans"]}):
+        figure = Figure(layout="constrained")
+        ax = figure.subplots()
+        figure.savefig(io.BytesIO())  # its ticks are there
+    plot(frame, ax, language=Chinese("en", catalogue.load()))
+    figure.savefig(io.BytesIO())
 
 
 @each_plot
@@ -797,9 +826,9 @@ def test_pyplot_is_not_imported():
 @each_plot
 def test_the_style_of_others_changes_nothing_on_a_figure_of_ours(plot, frame):
     plain = plot(frame)._repr_png_()
-    with matplotlib.style.context(
-        ["dark_background", {"font.size": 20, "text.parse_math": True, "hatch.linewidth": 9}]
-    ):
+    odd = {"font.size": 20, "text.parse_math": True, "hatch.linewidth": 9, "axes.grid": True}
+    odd |= {"savefig.facecolor": "red", "savefig.bbox": "tight", "savefig.dpi": 30}
+    with matplotlib.style.context(["dark_background", odd]):
         assert plot(frame)._repr_png_() == plain
 
 
@@ -935,9 +964,35 @@ def test_a_plot_shows_itself_in_a_notebook():
     assert "image/png" not in formatter.format(other)[0]  # its owner shows it
 
 
-@each_plot
-def test_no_text_leaves_the_figure_and_no_two_overlap(plot, frame):
-    ax = plot(frame)
+MANY_CODES = ends(*((f"2026-11-20T{n:02}:00:00Z", "client", 4000 + 7 * n, 30 - n) for n in range(20)))
+MANY_TIMERS = seconds(
+    "silence_s", *((float(v), 50) for v in (5, 10, 30, 40, 45, 55, 60, 120, 900)), client_view_code=1006
+)
+CROWDED = {
+    "codes": lambda: plots.plot_codes(MANY_CODES.assign(provenance="wire"), top=20),
+    "large": lambda: plots.plot_codes(
+        closes(("client", 1006, "wire", "status", 123_456_789), ("client", 1000, "wire", "status", 5))
+    ),
+    "timeline": lambda: plots.plot_timeline(MANY_CODES, top=15),
+    "durations": lambda: plots.plot_durations(MANY_CODES.assign(duration_s=60.0), top=15),
+    "silences": lambda: plots.plot_silences(MANY_TIMERS),
+    "views": lambda: plots.plot_views(
+        pairs(*((4000 + n, "synthesized", 4000 + n, "undetermined", 9) for n in range(12)))
+    ),
+    "title": lambda: plots.plot_ends(CONNECTIONS, title="a rather long title " * 9),
+    "life": lambda: plots.plot_life(
+        life(*((n, ("client", "server")[n % 3 % 2], "text", 10**9, None) for n in range(200)))
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [*(functools.partial(*item) for item in EVERY.items()), *CROWDED.values()],
+    ids=[*(plot.__name__ for plot in EVERY), *CROWDED],
+)
+def test_no_text_leaves_the_figure_and_no_two_overlap(draw):
+    ax = draw()
     figure = ax.figure
     figure.canvas.draw()
     renderer = figure._get_renderer()
@@ -950,15 +1005,16 @@ def test_no_text_leaves_the_figure_and_no_two_overlap(plot, frame):
                 unseen |= {tick.label1, tick.label2}
     for text in figure.findobj(mpl.text.Text):
         if text.get_visible() and text.get_text().strip() not in ("", "·") and text not in unseen:
-            boxes.append((text.get_text(), text.get_window_extent(renderer)))
+            boxes.append((text.get_text(), text.get_rotation(), text.get_window_extent(renderer)))
     width, height = figure.bbox.width, figure.bbox.height
-    for text, box in boxes:
+    for text, _, box in boxes:
         assert box.x0 >= -1, text
         assert box.y0 >= -1, text
         assert box.x1 <= width + 1, text
         assert box.y1 <= height + 1, text
-    for i, (text, box) in enumerate(boxes):
-        for other, other_box in boxes[i + 1 :]:
+    upright = [(text, box) for text, rotation, box in boxes if rotation in (0, 90)]
+    for i, (text, box) in enumerate(upright):
+        for other, other_box in upright[i + 1 :]:
             overlap_x = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
             overlap_y = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
             assert not (overlap_x > 1 and overlap_y > 2), (text, other)
@@ -967,7 +1023,13 @@ def test_no_text_leaves_the_figure_and_no_two_overlap(plot, frame):
 def test_greys_of_what_lies_side_by_side_differ_or_their_hatches_do():
     for looks in (
         [*plots.PROVENANCE_LOOKS.values()],
-        [*plots.CODE_LOOKS.values(), *plots.SPARE_LOOKS, plots.OTHER_LOOK, plots.NO_CODE_LOOK, plots.NEVER_OPENED_LOOK],
+        [
+            *plots.CODE_LOOKS.values(),
+            *lanes.SPARE_LOOKS,
+            lanes.OTHER_LOOK,
+            shared.NO_CODE_LOOK,
+            shared.NEVER_OPENED_LOOK,
+        ],
     ):
         greys = [np.array([0.299, 0.587, 0.114]) @ mpl.colors.to_rgb(look.colour) for look in looks]
         for i, look in enumerate(looks):

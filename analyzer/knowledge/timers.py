@@ -11,6 +11,9 @@ import tomllib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from analyzer.errors import CatalogueError
 
 KINDS = (
@@ -30,6 +33,17 @@ KINDS = (
 TOLERANCE = 0.02
 """How far a measured time may lie from a timer, as a share of the timer: coarse clocks and network delay."""
 
+
+NEAR = 0.2
+GATHERED = 3
+"""Ends gather at a timer's value where at least three lie within TOLERANCE of it, three times as dense as up to 20 %
+around."""
+
+MEASURES = {
+    "silence": ("idle", "heartbeat", "write-stall"),
+    "duration": ("lifetime", "idle"),
+}
+"""Which kinds a measured time may show: a connection that never spoke ends by an idle limit, too."""
 
 ROUNDING = 1e-9
 """58.8 lies within 2 % of 60, though its difference as a float is a little above 1.2."""
@@ -115,3 +129,33 @@ def candidates(seconds: float, kinds: Collection[str] | None = None, tolerance: 
         and abs(seconds - timer.seconds) <= (tolerance + ROUNDING) * timer.seconds
     ]
     return tuple(timer for *_, timer in sorted(found, key=lambda item: item[:3]))
+
+
+class Gathering(NamedTuple):
+    """A value near which ends gather, with how many, and every timer that has it."""
+
+    seconds: float
+    n: int
+    timers: tuple[Timer, ...]
+
+
+def gatherings(
+    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], kinds: Collection[str], *, least: int = GATHERED
+) -> list[Gathering]:
+    """Values of timers near which measured times gather; the value alone does not tell which timer it was.
+
+    Args:
+        values: Times in seconds.
+        counts: How many ends each stands for.
+        kinds: Kinds of KINDS that fit what was measured.
+        least: How many ends are enough.
+
+    """
+    found = []
+    for seconds in sorted({timer.seconds for timer in load() if timer.kind in kinds}):
+        far = np.abs(values / seconds - 1)
+        here = int(counts[far <= TOLERANCE + ROUNDING].sum())
+        around = int(counts[far <= NEAR].sum()) - here
+        if here >= least and here >= GATHERED * around * TOLERANCE / (NEAR - TOLERANCE):
+            found.append(Gathering(seconds, here, candidates(seconds, kinds, tolerance=0)))
+    return found

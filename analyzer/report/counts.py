@@ -103,8 +103,8 @@ def duration_steps(seconds: Rows) -> Rows:
     return np.floor(np.log10(np.maximum(seconds, 0.001)) * BINS_PER_DECADE + 1e-9).astype(np.int64)
 
 
-def duration_of(step: int) -> float:
-    """Where a step of `duration_steps` begins, in seconds."""
+def duration_of(step: float) -> float:
+    """Where a step of `duration_steps` begins, in seconds; half a step further lies its middle."""
     return float(10 ** (step / BINS_PER_DECADE))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.knowledge import timers
 from analyzer.model import Endpoint, format_time
-from analyzer.report.counts import BINS_PER_DECADE, Breakdown, Cell, Counts, duration_of
+from analyzer.report.counts import Breakdown, Cell, Counts, duration_of
 
 STEPS_SHOWN = 120
 """Most steps that a timeline has where its step was not asked for."""
@@ -23,17 +23,6 @@ STEPS_NS = (
 
 HARMLESS = {1000: 3, 1001: 2, 1005: 2, 1012: 2, 1013: 2}
 """Codes that say that all is well, or that a reconnect is welcome, come later in a report."""
-
-TIMER_KINDS = {
-    "silence": ("idle", "heartbeat", "write-stall"),
-    "duration": ("lifetime", "idle"),
-}
-"""Which timers a measure may show: a connection that never spoke ends by an idle limit, too."""
-
-TIMER_TOLERANCE = 0.02
-TIMER_NEAR = 0.2
-TIMER_TIMES = 3
-"""A timer is named where at least three ends lie within 2 % of its value, three times as dense as up to 20 % around."""
 
 
 def breakdown(dimension: str, counted: Breakdown, *, top: int) -> list[dict[str, Any]]:
@@ -165,31 +154,20 @@ def near_timers(measure: str, counted: Counter[tuple[str, int | None, int]]) -> 
     for (_, _, step), n in counted.items():
         steps[step] += n
     total = sum(steps.values())
-    found = []
-    for value in sorted({timer.seconds for timer in timers.load() if timer.kind in TIMER_KINDS[measure]}):
-        here = _count_between(steps, value * (1 - TIMER_TOLERANCE), value * (1 + TIMER_TOLERANCE))
-        around = _count_between(steps, value * (1 - TIMER_NEAR), value * (1 + TIMER_NEAR)) - here
-        density = around * TIMER_TOLERANCE / (TIMER_NEAR - TIMER_TOLERANCE)
-        if here >= TIMER_TIMES and here >= TIMER_TIMES * density:
-            candidates = [t for t in timers.load() if t.seconds == value and t.kind in TIMER_KINDS[measure]]
-            found.append(
-                {
-                    "measure": measure,
-                    "seconds": value,
-                    "count": here,
-                    "share": round(here / total, 6),
-                    "candidates": [
-                        {"system": t.system, "setting": t.setting, "kind": t.kind, "source": t.source}
-                        for t in candidates
-                    ],
-                }
-            )
-    return found
-
-
-def _count_between(steps: Counter[int], low: float, high: float) -> int:
-    first, last = (int(np.floor(np.log10(value) * BINS_PER_DECADE + 1e-9)) for value in (low, high))
-    return sum(n for step, n in steps.items() if first <= step <= last)
+    values = np.array([duration_of(step + 0.5) for step in steps])
+    found = timers.gatherings(values, np.array(list(steps.values()), np.int64), timers.MEASURES[measure])
+    return [
+        {
+            "measure": measure,
+            "seconds": seconds,
+            "count": n,
+            "share": round(n / total, 6),
+            "candidates": [
+                {"system": t.system, "setting": t.setting, "kind": t.kind, "source": t.source} for t in candidates
+            ],
+        }
+        for seconds, n, candidates in found
+    ]
 
 
 def most(counted: Iterable[tuple[str, int]], n: int = 3) -> list[dict[str, Any]]:
