@@ -152,7 +152,11 @@ def report(
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
     with contextlib.ExitStack() as stack:
-        beside = stack.enter_context(RowsBeside(given.output, redact=redact is not False)) if form == "html" else None
+        beside = (
+            stack.enter_context(RowsBeside(given.output, redact=redact is not False, says=not given.quiet))
+            if form == "html"
+            else None
+        )
         try:
             progress = stack.enter_context(contextlib.closing(progress_of(given, len(found))))
             if beside is None:

@@ -54,7 +54,9 @@ def open_rows(stack: contextlib.ExitStack, form: str, output: str | None, schema
 class RowsBeside:
     """All closes as CSV in a file beside the page, kept only where the page does not show them all."""
 
-    def __init__(self, output: str | None, *, redact: bool) -> None:
+    def __init__(self, output: str | None, *, redact: bool, says: bool) -> None:
+        """Begin a file beside this one; where it is kept, `says` tells so."""
+        self._says = says
         self._path = None if output is None else Path(output).with_suffix(".closes.csv")
         self._redact = redact
         self._n_rows = 0
@@ -69,7 +71,7 @@ class RowsBeside:
             try:
                 self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
             except OSError as error:
-                raise UsageError(f"{self._part}: {(error.strerror or str(error)).lower()}") from error
+                raise UsageError(f"{self._path}: {(error.strerror or str(error)).lower()}") from error
             self._writer = WRITERS["csv"](self._file, CLOSES)
         return self
 
@@ -87,6 +89,8 @@ class RowsBeside:
             return None
         self._file.close()
         self._part.replace(self._path)
+        if self._says:
+            say(f"wrote {visible(self._path)}: all {self._n_rows:,} closes")
         return self._path.name
 
     def __exit__(self, *error: object) -> None:

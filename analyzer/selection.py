@@ -128,11 +128,18 @@ def select(
         UsageError: A value that means nothing.
 
     """
+    hosts = tuple(_values(host))
+    if "" in hosts:
+        raise UsageError("a host must not be empty; name one like example.org or '*.example.org'")
+    since_ns = None if since is None else parse_instant(since, zone)
+    until_ns = None if until is None else parse_instant(until, zone)
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise UsageError(f"nothing lies between {since} and {until}; since must come before until")
     return Selection(
-        tuple(_values(host)),
+        hosts,
         tuple(parse_codes(value) for value in _values(code)),
-        None if since is None else parse_instant(since, zone),
-        None if until is None else parse_instant(until, zone),
+        since_ns,
+        until_ns,
         tuple(_member(value, Endpoint, "endpoint") for value in _values(endpoint)),
         tuple(_member(value, Provenance, "provenance") for value in _values(provenance)),
     )

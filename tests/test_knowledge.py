@@ -87,6 +87,7 @@ def test_every_view_a_capture_can_give_has_a_text():
             provenance=provenance,
             endpoint=endpoint,
             sent=sent,
+            received="none",
             initiator=initiator,
             end="fin",
             ended_by="server",
@@ -98,7 +99,7 @@ def test_every_view_a_capture_can_give_has_a_text():
 
 
 def key_of(code, **view):
-    base = {"evidence": "status", "provenance": "wire", "endpoint": "client", "sent": "status"}
+    base = {"evidence": "status", "provenance": "wire", "endpoint": "client", "sent": "status", "received": "none"}
     return KNOWN.key(code, **{**base, "initiator": "server", "end": "fin", "ended_by": "server", **view})
 
 

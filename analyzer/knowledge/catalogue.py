@@ -18,6 +18,7 @@ PREDICATES: dict[str, frozenset[str]] = {
     "provenance": frozenset(Provenance),
     "endpoint": frozenset(Endpoint),
     "sent": frozenset(Received),
+    "received": frozenset(Received),
     "initiator": frozenset(Initiator),
     "end": frozenset(End),
     "ended_by": frozenset((*Endpoint, "both")),

@@ -13,7 +13,9 @@ import numpy as np
 
 from analyzer.model import Endpoint, Evidence, Handshake, Provenance, Rows, Table, is_illegal_on_wire
 
-VIEW_COLUMNS = ("endpoint", "code", "provenance", "evidence", "initiator", "sent", "end", "ended_by", "system")
+VIEW_COLUMNS = (
+    *("endpoint", "code", "provenance", "evidence", "initiator", "sent", "received", "end", "ended_by", "system"),
+)
 """What views are counted by."""
 
 END_COLUMNS = ("initiator", "end", "ended_by")
@@ -54,8 +56,8 @@ BINS_KEPT = 20_000
 AUTO_STEPS_NS = tuple(n * 1_000_000 for n in (10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000))
 """Steps of time that are tried where none was asked for; each divides the next, so that counts merge."""
 
-BINS_PER_DECADE = 200
-"""Durations are counted in steps of 1.2 %."""
+STEPS_PER_DECADE = 1000
+"""Durations are counted in steps of 0.23 %, fine enough to tell whether they lie within 2 % of a timer."""
 
 OPENED = frozenset({Handshake.COMPLETE, Handshake.MISSING})
 """Handshakes of connections that were established."""
@@ -99,13 +101,13 @@ class Example(NamedTuple):
 
 
 def duration_steps(seconds: Rows) -> Rows:
-    """Numbers of the steps of 1.2 % that hold these durations; what is below a millisecond shares one."""
-    return np.floor(np.log10(np.maximum(seconds, 0.001)) * BINS_PER_DECADE + 1e-9).astype(np.int64)
+    """Numbers of the steps that hold these durations; what is below a millisecond shares one."""
+    return np.floor(np.log10(np.maximum(seconds, 0.001)) * STEPS_PER_DECADE + 1e-9).astype(np.int64)
 
 
 def duration_of(step: float) -> float:
     """Where a step of `duration_steps` begins, in seconds; half a step further lies its middle."""
-    return float(10 ** (step / BINS_PER_DECADE))
+    return float(10 ** (step / STEPS_PER_DECADE))
 
 
 class Timeline:

@@ -23,7 +23,17 @@ from analyzer.model import (
     format_time,
 )
 from analyzer.report import series
-from analyzer.report.counts import DIMENSIONS, ROWS_KEPT, TOP, UNTIMED, VIEW_COLUMNS, Counts, Example, bucket
+from analyzer.report.counts import (
+    DIMENSIONS,
+    ROWS_KEPT,
+    STORIES_KEPT,
+    TOP,
+    UNTIMED,
+    VIEW_COLUMNS,
+    Counts,
+    Example,
+    bucket,
+)
 from analyzer.report.redaction import redacted
 from analyzer.report.rows import to_json
 from analyzer.report.text import record_name
@@ -39,6 +49,19 @@ PAIR_NAMES = (
     *("client", "client_provenance", "server", "server_provenance"),
 )
 """Names of the columns that pairs of views are counted by (`counts.PAIR_COLUMNS`)."""
+
+TABLES = {
+    "codes": ("endpoint", "code", "provenance", "count"),
+    "timeline": ("time", "endpoint", "code", "provenance", "count"),
+    "durations": ("endpoint", "code", "duration_s", "count"),
+    "silences": ("endpoint", "client_view_code", "silence_s", "count"),
+    "ends": ("initiator", "end", "ended_by", "count"),
+    "views": (
+        *("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance"),
+        "count",
+    ),
+}
+"""Columns of the tables that plots take, where there are no rows."""
 
 ROWS_SHOWN = 500
 """Closes that a report shows one by one."""
@@ -149,8 +172,9 @@ class Report:
         """
         import pandas as pd
 
-        frame = pd.DataFrame(self._rows_of(name))
-        if name == "timeline" and len(frame):
+        rows = self._rows_of(name)
+        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(TABLES.get(name, ())))
+        if name == "timeline":
             frame["time"] = pd.to_datetime(frame["time"], utc=True)
         return frame
 
@@ -158,7 +182,8 @@ class Report:
         document = self.document
         if name == "codes":
             undetermined = [row | {"code": None, "provenance": "undetermined"} for row in document["undetermined"]]
-            return [*document["frequencies"], *document["illegal"], *undetermined]
+            unopened = [row | {"provenance": "synthesized"} for row in document["never_opened"]]
+            return [*document["frequencies"], *document["illegal"], *undetermined, *unopened]
         if name == "timeline":
             return [row for row in document["timeline"]["bins"] if row["bucket"] != "never_opened"]
         if name in ("durations", "silences"):
@@ -203,6 +228,7 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         for endpoint in Endpoint
     }
     first, last = counts.span or (None, None)
+    is_small = counts.n_connections + counts.n_logged <= STORIES_KEPT
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -250,11 +276,9 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "diagnoses": _diagnoses(views, totals, catalogue),
         "rows": _rows(counts, views),
         "stories": [story_of(connection, closes, catalogue) for connection, closes in counts.stories]
-        if counts.n_connections <= len(counts.stories)
+        if is_small
         else [],
-        "log_stories": [_log_story(row, catalogue) for row in counts.logged]
-        if counts.n_logged <= len(counts.logged)
-        else [],
+        "log_stories": [_log_story(row, catalogue) for row in counts.logged] if is_small else [],
         "assumed": [
             {"what": what, "value": str(value), "inputs": n}
             for what, assumed in (("zone", counts.zones), ("year", counts.years))
@@ -373,6 +397,7 @@ def _diagnoses(views: list[dict[str, Any]], totals: dict[str, int], catalogue: C
                 "evidence": sorted({str(view["evidence"]) for view in group}),
                 "initiators": series.most((view["initiator"], view["count"]) for view in group),
                 "enders": series.most((view["ended_by"], view["count"]) for view in group if view["ended_by"]),
+                "systems": series.most((view["system"], view["count"]) for view in group if view["system"]),
                 "title": text.title,
                 "cause": text.cause,
                 "check": text.check or None,
@@ -476,10 +501,21 @@ def _rows(counts: Counts, views: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue: Catalogue) -> dict[str, Any]:
     """One connection, with its closes, in the fields that its story is told from."""
     names = ["connection", "source", "client", "server", "host", "path", "handshake", "http_status", "opened"]
-    names += ["subprotocol", "duration_s", "initiator", "end", "ended_by", "anomalies"]
+    names += [
+        "subprotocol",
+        "duration_s",
+        "ended",
+        "client_close_time",
+        "server_close_time",
+        "initiator",
+        "end",
+        "ended_by",
+        "anomalies",
+    ]
     names += [f"{side}_close{part}" for side in ("client", "server") for part in ("", "_code", "_reason", "_record")]
     story = {name: connection[name] for name in names}
-    story["opened"] = format_time(story["opened"])
+    for name in ("opened", "ended", "client_close_time", "server_close_time"):
+        story[name] = format_time(story[name])
     story["views"] = [
         {name: row[name] for name in ("endpoint", "code", "provenance", "evidence", "confidence", "record")}
         | {"diagnosis": _key(row, catalogue)}

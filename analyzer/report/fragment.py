@@ -127,9 +127,9 @@ def wireshark_filter(client: str | None, server: str | None) -> str | None:
     return " && ".join(parts)
 
 
-def bar(share: float, most: float, provenance: str) -> Markup:
-    """A bar as long as the share is of the largest one."""
-    width = max(1.0, 100 * share / most) if most else 0.0
+def bar(share: float, provenance: str) -> Markup:
+    """A bar as long as the share is of the whole."""
+    width = max(1.0, 100 * share)
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
         '<rect width="{:.4g}" height="8" class="{}"/></svg>'

@@ -143,8 +143,11 @@ class _Page:
 
     @property
     def head_notes(self) -> list[str]:
-        said_first = [story.period(self.document, self.language), story.filters(self.document, self.language)]
-        return [text for text in (*said_first, *story.assumptions(self.document, self.language)) if text]
+        return story.notes(self.document, self.language)
+
+    def nothing_found(self) -> list[str]:
+        """Why the report is empty."""
+        return story.nothing_found(self.document, self.language)
 
     def stories(self) -> Iterator[dict[str, Any]]:
         """Who closed, with which code, how that is known, what to do: each captured connection, each logged close."""
@@ -161,7 +164,7 @@ class _Page:
             by = "story.logged_by" if row["system"] else "story.unknown_system"
             yield {
                 "ends": [],
-                "target": self.t("story.log_head", source=visible(row["source"]), line=row["record"]),
+                "target": self.t("story.log_head", source=visible(row["source"]), record=row["record"]),
                 "place": self.t(by, system=row["system"]),
                 "sentences": story.tell_logged(row, self.language),
                 "do": story.advice([row["diagnosis"]], self.language),
@@ -278,7 +281,6 @@ class _Page:
     def _code_grid(self, caption: str, rows: list[dict[str, Any]], *, names_side: bool) -> Grid:
         names = ["code", "name", "provenance", "closed_by", "count", "share"]
         headings = self._headings(*(["seen_by", *names] if names_side else names))
-        most = max(row["share"] for row in rows)
         cells = [
             [
                 *([self.label(f"endpoint.{row['endpoint']}")] if names_side else []),
@@ -287,15 +289,15 @@ class _Page:
                 Cell(self.provenance(row["provenance"])),
                 self.label(f"initiator.{row['initiator']}"),
                 self.number(row["count"]),
-                self._share(row, most),
+                self._share(row),
             ]
             for row in rows
         ]
         return self._grid(caption, headings, cells, row_heading=int(names_side), shows_caption=not names_side)
 
-    def _share(self, row: dict[str, Any], most: float) -> Cell:
+    def _share(self, row: dict[str, Any]) -> Cell:
         share = Markup('<span class="value">{}</span>').format(self.language.percent(row["share"]))
-        return Cell(bar(row["share"], most, row["provenance"]) + share, row["share"], "bar")
+        return Cell(bar(row["share"], row["provenance"]) + share, row["share"], "bar")
 
     def provenances(self) -> list[tuple[Markup, str]]:
         """The legend: how each code that occurs is known."""

@@ -1,5 +1,6 @@
 """What is taken out of reports that leave the house: values of queries, tokens, addresses, in reasons and in paths."""
 
+import ipaddress
 import re
 from typing import Any
 
@@ -16,8 +17,14 @@ SECRET = re.compile(
 WORD = re.compile(r"[\w-]{20,}")
 ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,64}\.[\w.-]{1,64}")
 IP_ADDRESS = re.compile(
-    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)|(?i:(?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?![\w:]))"
+    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)"
+    r"|(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"
 )
+NAMED = re.compile(
+    r"(?i)\b((?:\w{0,20}[_-])?(?:token|key|secret|sid|session|passw(?:or)?d|pwd|auth|credential|cookie)s?)"
+    r"(\s{0,2}[:=]\s{0,2}|\s)(?=\S{0,100}\d)\S{4,}"
+)
+"""What a word such as token or session names, where it holds a digit: "token expired" stays."""
 
 REASONS = ("reason", "client_close_reason", "server_close_reason")
 PATHS = ("path",)
@@ -38,12 +45,22 @@ def _is_mixed(match: re.Match[str]) -> str:
     return "…" if any(c.isdigit() for c in word) and any(c.isalpha() for c in word) else word
 
 
+def _is_address(match: re.Match[str]) -> str:
+    """An address goes, a time of day such as 12:30:45 stays."""
+    try:
+        ipaddress.ip_address(match[0])
+    except ValueError:
+        return match[0]
+    return "…"
+
+
 def redact(text: str) -> str:
     """Free text without what looks like a token, a password or an address.
 
     Text beyond twice what is shown is cut off first: a hostile reason must not cost time.
     """
-    text = IP_ADDRESS.sub("…", text[: 2 * MAX_SHOWN])  # before a colon in an address makes the rest a secret
+    text = IP_ADDRESS.sub(_is_address, text[: 2 * MAX_SHOWN])  # before a colon in an address makes the rest a secret
+    text = NAMED.sub(r"\1\2…", text)
     return ADDRESS.sub("…@…", WORD.sub(_is_mixed, SECRET.sub("…", text)))
 
 

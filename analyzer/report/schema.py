@@ -121,6 +121,7 @@ def report_schema() -> dict[str, Any]:
         silences=distribution,
         timers=_list(
             measure={"enum": ["silence", "duration"]},
+            code=_maybe(code),
             seconds=seconds,
             count=count,
             share=share,
@@ -154,6 +155,7 @@ def report_schema() -> dict[str, Any]:
             evidence={"type": "array", "items": evidence},
             initiators=most,
             enders=most,
+            systems=most,
             title=text,
             cause=text,
             check=_maybe(text),

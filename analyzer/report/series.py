@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.knowledge import timers
 from analyzer.model import Endpoint, format_time
-from analyzer.report.counts import Breakdown, Cell, Counts, duration_of
+from analyzer.report.counts import STEPS_PER_DECADE, Breakdown, Cell, Counts, duration_of
 
 STEPS_SHOWN = 120
 """Most steps that a timeline has where its step was not asked for."""
@@ -20,6 +20,9 @@ STEPS_NS = (
     *(n * 3_600_000_000_000 for n in (1, 2, 3, 6, 12, 24, 48, 168)),
 )
 """Steps that people find easy to read."""
+
+SHOWN_PER_DECADE = 200
+"""Steps in which a report names durations: 1.2 %."""
 
 HARMLESS = {1000: 3, 1001: 2, 1005: 2, 1012: 2, 1013: 2}
 """Codes that say that all is well, or that a reconnect is welcome, come later in a report."""
@@ -117,6 +120,7 @@ def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
 
 def distribution(counted: Counter[tuple[str, int | None, int]]) -> list[dict[str, Any]]:
     """Durations of each endpoint and code: quantiles, and the occupied steps of 1.2 %."""
+    wide = STEPS_PER_DECADE // SHOWN_PER_DECADE
     grouped: dict[tuple[str, int | None], dict[int, int]] = {}
     for (endpoint, code, step), n in counted.items():
         grouped.setdefault((endpoint, code), {})[step] = n
@@ -129,9 +133,12 @@ def distribution(counted: Counter[tuple[str, int | None, int]]) -> list[dict[str
         entry: dict[str, Any] = {"endpoint": endpoint, "code": code, "count": total}
         for name, share in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99)):
             entry[name] = seconds(duration_of(numbers[int(np.searchsorted(running, share * total))]))
+        shown: Counter[int] = Counter()
+        for number in numbers:
+            shown[number // wide] += steps[number]
         entry["bins"] = [
-            {"from_s": seconds(duration_of(number)), "to_s": seconds(duration_of(number + 1)), "count": steps[number]}
-            for number in numbers
+            {"from_s": seconds(duration_of(i * wide)), "to_s": seconds(duration_of((i + 1) * wide)), "count": shown[i]}
+            for i in sorted(shown)
         ]
         entries.append(entry)
     return sorted(entries, key=lambda e: (order.index(e["endpoint"]), -e["count"], e["code"] or 0))
@@ -143,31 +150,35 @@ def seconds(value: float) -> float:
 
 
 def near_timers(measure: str, counted: Counter[tuple[str, int | None, int]]) -> list[dict[str, Any]]:
-    """Values where ends gather and that known timers have, each with all timers that it may be.
+    """Values where the ends with one code gather and that known timers have, each with all timers that it may be.
 
     Args:
         measure: `silence` or `duration`.
         counted: From `Counts`.
 
     """
-    steps: Counter[int] = Counter()
-    for (_, _, step), n in counted.items():
-        steps[step] += n
-    total = sum(steps.values())
-    values = np.array([duration_of(step + 0.5) for step in steps])
-    found = timers.gatherings(values, np.array(list(steps.values()), np.int64), timers.MEASURES[measure])
-    return [
-        {
-            "measure": measure,
-            "seconds": seconds,
-            "count": n,
-            "share": round(n / total, 6),
-            "candidates": [
-                {"system": t.system, "setting": t.setting, "kind": t.kind, "source": t.source} for t in candidates
-            ],
-        }
-        for seconds, n, candidates in found
-    ]
+    by_code: dict[int | None, Counter[int]] = {}
+    for (_, code, step), n in counted.items():
+        by_code.setdefault(code, Counter())[step] += n
+    entries = []
+    for code, steps in sorted(by_code.items(), key=lambda item: (severity(item[0]), item[0] or 0)):
+        values = np.array([duration_of(step + 0.5) for step in steps])
+        numbers = np.array(list(steps.values()), np.int64)
+        for seconds_, n, candidates in timers.gatherings(values, numbers, timers.MEASURES[measure]):
+            entries.append(
+                {
+                    "measure": measure,
+                    "code": code,
+                    "seconds": seconds_,
+                    "count": n,
+                    "share": round(n / int(numbers.sum()), 6),
+                    "candidates": [
+                        {"system": t.system, "setting": t.setting, "kind": t.kind, "source": t.source}
+                        for t in candidates
+                    ],
+                }
+            )
+    return entries
 
 
 def most(counted: Iterable[tuple[str, int]], n: int = 3) -> list[dict[str, Any]]:

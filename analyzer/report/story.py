@@ -63,6 +63,26 @@ def filters(document: dict[str, Any], language: Language) -> str:
     return language.label("report.filtered", filters=named, views=left_out)
 
 
+def notes(document: dict[str, Any], language: Language) -> list[str]:
+    """What stands below the headline: the period, the filters, what was assumed, what counts twice."""
+    texts = [period(document, language), filters(document, language), *assumptions(document, language)]
+    if document["connections"] and document["logged"]:
+        texts.append(language.label("report.counted_twice"))
+    return [text for text in texts if text]
+
+
+def nothing_found(document: dict[str, Any], language: Language) -> list[str]:
+    """Why a report is empty, and what to do about it; nothing where it is not."""
+    if document["connections"] or document["logged"]:
+        return []
+    if document["left_out"]:
+        return [language.label("report.none_passes")]
+    texts = [language.label("report.no_websocket" if document["packets"] else "report.no_close")]
+    if "midstream" in document["unseen"]:
+        texts.append(language.label("report.begun_before"))
+    return texts
+
+
 def place(record: int | None, evidence: str, language: Language) -> str:
     """Where the evidence stands in its file, empty where nowhere."""
     if not record:
@@ -97,6 +117,12 @@ def tell(story: dict[str, Any], language: Language) -> list[str]:
         lines.append(_tell_end(story, language))
     elif story["end"] in ("open", "vanished"):
         lines.append(language.label(f"story.{story['end']}"))
+    for side in ("client", "server"):
+        closed, ended = story[f"{side}_close_time"], story["ended"]
+        ender = story["ended_by"]
+        if closed is not None and ended is not None and closed > ended and ender in ("client", "server"):
+            lines.append(language.label("story.after_end", side=language.label(f"side.{ender}")))
+            break
     for view in story["views"]:
         side, how = language.label(f"side_first.{view['endpoint']}"), _how(view, language)
         name = "story.reports_nothing" if view["code"] is None else "story.reports"
@@ -113,7 +139,7 @@ def _tell_end(story: dict[str, Any], language: Language) -> str:
     if story["ended_by"] not in ENDERS:
         return language.label("story.ended_unknown", end=end)
     ender = language.label(f"side.{story['ended_by']}")
-    if story["duration_s"] is None:
+    if story["duration_s"] is None or story["handshake"] != "complete":
         return language.label("story.ended_untimed", side=ender, end=end)
     return language.label("story.ended", side=ender, end=end, seconds=language.decimal(story["duration_s"], 3))
 
@@ -208,6 +234,24 @@ def value_counts(entries: list[dict[str, Any]], language: Language, group: str |
     )
 
 
+def told_of_place(entry: dict[str, Any], language: Language) -> str:
+    """Since when a finding is seen, and which systems logged it; empty where neither is known.
+
+    Args:
+        entry: From the document's `diagnoses`.
+        language: The reader's.
+
+    """
+    parts = []
+    if entry["first"]["time"] and entry["last"]:
+        first, last = language.time(entry["first"]["time"]), language.time(entry["last"])
+        parts.append(language.label("report.period", first=first, last=last))
+    if entry["systems"]:
+        values = value_counts(entry["systems"], language)
+        parts.append(language.label("report.here_where", what=language.label("dimension.system"), values=values))
+    return language.join(parts)
+
+
 def told_of_code(entry: dict[str, Any], language: Language) -> list[str]:
     """What this data says about a code: how often, since when, who, where.
 
@@ -250,7 +294,8 @@ def timer_text(entry: dict[str, Any], language: Language) -> str:
         f"{timer['system']} {timer['setting']} ({language.label('timer.' + timer['kind'])})"
         for timer in entry["candidates"]
     ]
-    return language.label(
+    code = language.label("plot.no_code") if entry["code"] is None else entry["code"]
+    return f"{code}: " + language.label(
         "report.timer",
         seconds=language.decimal(entry["seconds"], 0 if entry["seconds"] == int(entry["seconds"]) else 1),
         measure=language.label(f"timer.{entry['measure']}"),

@@ -3,9 +3,8 @@
 import contextlib
 import io
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,16 +16,16 @@ from analyzer.knowledge.language import Language
 from analyzer.report.story import (
     ENDERS,
     advice,
-    assumptions,
-    filters,
     first_text,
     headline,
-    period,
+    notes,
+    nothing_found,
     sent_text,
     tell,
     tell_logged,
     timer_text,
     told_of_code,
+    told_of_place,
     trouble_text,
 )
 from analyzer.report.text import visible
@@ -116,6 +115,7 @@ class _Printer:
         self._label = language.label
 
     def print_report(self, document: dict[str, Any]) -> None:
+        self._names_sources = document["inputs"] > 1
         self._head(document)
         is_small = bool(document["stories"] or document["log_stories"])
         for story in document["stories"]:
@@ -124,6 +124,7 @@ class _Printer:
             self._log_story(row)
         if not is_small:
             self._answers(document)
+        self._timers(document["timers"])
         self._frequencies(document)
         if not is_small:
             self._both_views(document["views"])
@@ -135,14 +136,13 @@ class _Printer:
             self._durations("durations", document["durations"])
             self._durations("silences", document["silences"])
             self._breakdowns(document)
-        self._timers(document["timers"])
         self._anomalies(document["anomalies"])
         self._systems(document)
         self._unseen(document)
         self._diagnoses(document, is_small=is_small)
-        if not document["connections"] and not document["logged"]:
+        for text in nothing_found(document, self._language):
             self._line()
-            self._line(self._label("report.no_websocket" if document["packets"] else "report.no_close"))
+            self._line(text)
 
     def _line(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
         self._console.print(Padding(Text(text, style=style), (0, 0, 0, indent)) if indent else Text(text, style=style))
@@ -178,14 +178,16 @@ class _Printer:
         if document["partial"]:
             self._line(self._label("report.interrupted"), "bold red")
         self._line(headline(document, self._language), "bold")
-        for text in (period(document, self._language), filters(document, self._language)):
-            if text:
-                self._line(text, FAINT)
+        for text in notes(document, self._language):
+            self._line(text, FAINT)
 
     def _story(self, story: dict[str, Any]) -> None:
         self._line()
         target = " ".join(visible(story[name]) for name in ("host", "path") if story[name])
-        self._console.print(Text.assemble((f"{story['client']} -> {story['server']}", "bold"), f"  {target}"))
+        ends = visible(f"{story['client']} -> {story['server']}")
+        self._console.print(Text.assemble((ends, "bold"), f"  {target}"))
+        if self._names_sources:
+            self._line(visible(story["source"]), FAINT, indent=2)
         self._told(tell(story, self._language), [view["diagnosis"] for view in story["views"]])
 
     def _log_story(self, row: dict[str, Any]) -> None:
@@ -218,6 +220,9 @@ class _Printer:
             head = Text.assemble((self._code(entry), "bold"), f" ({known}): {text.title}")
             self._console.print(Padding(head, (0, 0, 0, 2)))
             self._line(much, FAINT, indent=4)
+            since = told_of_place(entry, self._language)
+            if since:
+                self._line(since, FAINT, indent=4)
             self._field("do", text.fix)
 
     def _code(self, entry: dict[str, Any]) -> str:
@@ -322,27 +327,35 @@ class _Printer:
         times = sorted({row["time"] for row in bins})
         if len(times) < 2:
             return
-        step = self._language.step(timeline["step_s"])
+        sides = list(dict.fromkeys(row["endpoint"] for row in bins))
+        names = {side: self._label(f"endpoint.{side}") for side in sides}
+        room = max(10, self._console.width - max(map(cell_len, names.values())) - 8)
+        columns = Columns.of(times[0], times[-1], timeline["step_s"], room)
+        lines: dict[tuple[str, int | None], list[int]] = {}
+        for row in bins:
+            heights = lines.setdefault((row["endpoint"], row["code"]), [0] * columns.n)
+            heights[columns.place(row["time"])] += row["count"]
+        step = self._language.step(columns.step_s)
         self._title(self._label("report.timeline"), self._label("report.timeline_step", step=step))
         if timeline["is_coarser"]:
             self._line(self._label("report.timeline_coarser"), FAINT)
-        totals: Counter[int | None] = Counter()
-        for row in bins:
-            totals[row["code"]] += row["count"]
+        shown = [
+            key
+            for side in sides
+            for key in sorted((k for k in lines if k[0] == side), key=lambda k: (-sum(lines[k]), k[1] or 0))[
+                :CODES_SHOWN
+            ]
+        ]
+        top = max(max(lines[key]) for key in shown)
         grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True, justify="right")
-        grid.add_column(no_wrap=True)
-        room = self._console.width - 8
-        for code, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0] or 0))[: 2 * CODES_SHOWN]:
-            counts: Counter[str] = Counter()
-            for row in bins:
-                if row["code"] == code:
-                    counts[row["time"]] += row["count"]
-            shown = sparkline(counts, times[0], times[-1], timeline["step_s"], room)
-            grid.add_row("-" if code is None else str(code), Text(shown, "blue"))
+        for kind in ("left", "right", "left"):
+            grid.add_column(no_wrap=True, justify="right" if kind == "right" else "left")
+        for side, code in shown:
+            grid.add_row(names[side], "-" if code is None else str(code), Text(blocks(lines[side, code], top), "blue"))
         self._console.print(grid)
         first, last = (self._language.time(time) for time in (times[0], times[-1]))
-        self._line(self._label("report.period", first=first, last=last), FAINT, indent=5)
+        notes = [self._label("report.period", first=first, last=last), self._language.count("report.scale", top)]
+        self._line(self._language.join(notes), FAINT, indent=2)
 
     def _durations(self, name: str, entries: list[dict[str, Any]]) -> None:
         if not entries:
@@ -366,13 +379,16 @@ class _Printer:
                 continue
             self._title(self._label(f"by.{dimension}"))
             table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style=FAINT)
-            table.add_column(self._label("column.seen_by"), no_wrap=True)
+            sides = [self._label(f"endpoint.{entry['endpoint']}") for entry in entries]
+            table.add_column(self._label("column.seen_by"), no_wrap=True, min_width=max(map(cell_len, sides)))
             table.add_column(self._label(f"dimension.{dimension}"), overflow="ellipsis", no_wrap=True, ratio=1)
-            table.add_column(self._label("column.count"), justify="right", no_wrap=True)
-            table.add_column(self._label("column.codes"), no_wrap=True)
+            table.add_column(self._label("column.count"), justify="right", no_wrap=True, min_width=5)
+            width = min(44, self._console.width // 2)
+            table.add_column(self._label("column.codes"), no_wrap=True, overflow="ellipsis", max_width=width)
             for entry in entries:
                 codes = [
-                    f"{'-' if part['code'] is None else part['code']} {self._language.percent(part['share'])}"
+                    f"{self._label('plot.no_code') if part['code'] is None else part['code']}"
+                    f" {self._language.percent(part['share'])}"
                     for part in entry["codes"][:CODES_SHOWN]
                 ]
                 more = ["..."] if len(entry["codes"]) > CODES_SHOWN else []
@@ -409,8 +425,6 @@ class _Printer:
             shown = [f"{row['system']} {self._language.number(row['count'])}" for row in document["systems"]]
             more = ["..."] if len(shown) > ROWS_SHOWN else []
             self._line(self._language.join(shown[:ROWS_SHOWN] + more), indent=2)
-        for sentence in assumptions(document, self._language):
-            self._line(sentence, FAINT, indent=2)
 
     def _unseen(self, document: dict[str, Any]) -> None:
         if not document["unseen"] and not document["troubled"]:
@@ -468,16 +482,28 @@ class _Printer:
         self._field("source", text.source)
 
 
-def sparkline(counts: Counter[str], first: str, last: str, step_s: float, room: int) -> str:
-    """Counts by time as a line of blocks of eight heights, at most `room` of them; any count at all shows."""
-    import numpy as np
+class Columns(NamedTuple):
+    """Steps of a timeline put into columns of a terminal: each holds the same whole number of steps."""
 
-    step = np.timedelta64(round(step_s * 1e9), "ns")
-    begin, end = (np.datetime64(time.rstrip("Z"), "ns") for time in (first, last))
-    n = int((end - begin) // step) + 1
-    heights = np.zeros(min(n, room), np.int64)
-    for time, count in counts.items():
-        index = int((np.datetime64(time.rstrip("Z"), "ns") - begin) // step)
-        heights[index * len(heights) // n] += count
-    top = heights.max()
-    return "".join(BLOCKS[0 if height == 0 else 1 + int(height * 7 // top)] for height in heights.tolist())
+    first: str
+    step_s: float
+    n: int
+
+    @staticmethod
+    def of(first: str, last: str, step_s: float, room: int) -> "Columns":
+        """As many columns as there is room for."""
+        n_steps = Columns(first, step_s, 0).place(last) + 1
+        factor = -(-n_steps // room)
+        return Columns(first, factor * step_s, -(-n_steps // factor))
+
+    def place(self, time: str) -> int:
+        """Number of the column that a time falls into."""
+        import numpy as np
+
+        passed = np.datetime64(time.rstrip("Z"), "ns") - np.datetime64(self.first.rstrip("Z"), "ns")
+        return int(passed // np.timedelta64(round(self.step_s * 1e9), "ns"))
+
+
+def blocks(heights: list[int], top: int) -> str:
+    """Counts as blocks of eight heights, the highest of which is `top`; any count at all shows."""
+    return "".join(BLOCKS[0 if height == 0 else 1 + height * 7 // top] for height in heights)

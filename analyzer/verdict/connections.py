@@ -246,15 +246,17 @@ def _diagnose(views: classify.Views, sent: list[Rows], story: _Story, side: int,
             provenance=provenance,
             endpoint=endpoint,
             sent=RECEIVED[own],
+            received=RECEIVED[came],
             initiator=initiator,
             end=end,
             ended_by=ended_by or Endpoint.UNKNOWN,
         )
-        for code, evidence, provenance, own, initiator, end, ended_by in zip(
+        for code, evidence, provenance, own, came, initiator, end, ended_by in zip(
             views.code.tolist(),
             views.evidence.tolist(),
             views.provenance.tolist(),
             sent[side]["close"].tolist(),
+            sent[1 - side]["close"].tolist(),
             story.initiator,
             story.end,
             story.ended_by,
