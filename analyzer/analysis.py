@@ -312,7 +312,15 @@ class Analysis:
         from analyzer.knowledge import language
         from analyzer.report.document import Report
 
-        selection = select(host=host, code=code, since=since, until=until, endpoint=endpoint, provenance=provenance)
+        selection = select(
+            host=host,
+            code=code,
+            since=since,
+            until=until,
+            endpoint=endpoint,
+            provenance=provenance,
+            zone=self._settings.zone(),
+        )
         step_ns = None if freq is None else parse_step(freq)
         return Report(
             self._fold(selection, step_ns),
@@ -374,6 +382,6 @@ def read(
         for batch in stream_sources(found, settings, jobs=jobs, progress=shown.tell if progress else None):
             analysis.add(batch)
     failed = [row for row in analysis.counts.inputs if row["status"] == "failed"]
-    if len(failed) == len(analysis.counts.inputs):
+    if len(failed) == analysis.counts.n_inputs:
         raise CaptureError(failed[0]["source"], failed[0]["message"])
     return analysis

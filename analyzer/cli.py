@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import gc
-import json
 import os
 import sys
 from pathlib import Path
@@ -143,7 +142,6 @@ def report(
 
     given = Inputs(**options)
     form = choose_format(form, given.output, REPORT_FORMATS)
-    refuse_overwriting(given.output, given.paths)
     conditions = [parse_condition(text) for text in fail_on]
     step_ns = None if freq is None else parse_step(freq)
     language = spoken(lang)
@@ -151,12 +149,12 @@ def report(
     is_partial = False
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
+    refuse_overwriting(given.output, found)
     with contextlib.ExitStack() as stack:
-        beside = (
-            stack.enter_context(RowsBeside(given.output, redact=redact is not False, says=not given.quiet))
-            if form == "html"
-            else None
-        )
+        beside = None
+        if form == "html":
+            rows = RowsBeside(given.output, found, redact=redact is not False, says=not given.quiet)
+            beside = stack.enter_context(rows)
         try:
             progress = stack.enter_context(contextlib.closing(progress_of(given, len(found))))
             if beside is None:
@@ -185,7 +183,7 @@ def report(
         )
         if beside is not None:
             result.document["rows_beside"] = beside.keep_if_more_than(len(result.document["rows"]))
-    _write_report(result, form, given.output, redact)
+        _write_report(result, form, given.output, redact)
     if is_partial:
         return INTERRUPTED
     code = conclude(counts.inputs, given.quiet)
@@ -193,6 +191,8 @@ def report(
 
 
 def _write_report(result: "Report", form: str, output: str | None, redact: bool | None) -> None:
+    from analyzer.report.rows import render_frequencies, to_safe_json
+
     document = result.document
     if redact and form in ("text", "json"):
         from analyzer.report.redaction import redacted
@@ -204,22 +204,22 @@ def _write_report(result: "Report", form: str, output: str | None, redact: bool 
         with open_binary(output) as file:
             write_frequencies(document, file)
         return
-    with open_output(output) as out:
-        if form == "json":
-            json.dump(document, out, ensure_ascii=False, indent=2)
-            out.write("\n")
-        elif form == "csv":
-            from analyzer.report.markdown import render_csv
+    if form == "text":
+        from analyzer.report.terminal import print_report
 
-            out.write(render_csv(document))
-        elif form == "markdown":
-            out.write(result.to_markdown(redact=redact is not False))
-        elif form == "html":
-            out.write(result.to_html(redact=redact is not False))
-        else:
-            from analyzer.report.terminal import print_report
-
+        with open_output(output) as out:
             print_report(document, out, language=result.language)
+        return
+    if form == "json":
+        content = to_safe_json(document) + "\n"
+    elif form == "csv":
+        content = render_frequencies(document)
+    elif form == "markdown":
+        content = result.to_markdown(redact=redact is not False)
+    else:
+        content = result.to_html(redact=redact is not False)
+    with open_output(output) as out:  # once there is something to write
+        out.write(content)
 
 
 def _say_met(conditions: list[Any], document: dict[str, Any], quiet: bool) -> bool:
@@ -240,10 +240,10 @@ def _write_rows(which: str, given: Inputs, form: str, redact: bool | None) -> in
     from analyzer import analysis
     from analyzer.report.redaction import redact_table
 
-    refuse_overwriting(given.output, given.paths)
     inputs: list[dict[str, Any]] = []
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
+    refuse_overwriting(given.output, found)
     writer: Writer | None = None
     is_partial = False
     with contextlib.ExitStack() as stack:
@@ -317,7 +317,8 @@ def formats(context: click.Context) -> int:
     from analyzer.logs import catalogue
     from analyzer.report.reference import print_formats
 
-    print_formats(catalogue.load().formats, sys.stdout, language=spoken(None))
+    with open_output(None) as out:
+        print_formats(catalogue.load().formats, out, language=spoken(None))
     return OK
 
 
@@ -369,7 +370,6 @@ def plot(
 
     given = Inputs(**options)
     form = choose_format(form, given.output, ("svg", "png", "pdf"))
-    refuse_overwriting(given.output, given.paths)
     language = spoken(lang)
     draw = _draw_life if kind == "life" else _draw_counts
     axes, inputs = draw(kind, given, language, freq=freq, prefix=connection)
@@ -395,15 +395,20 @@ def _draw_counts(
     counts = Counts(step_ns=step_ns)
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
+    refuse_overwriting(given.output, found)
     with contextlib.closing(progress_of(given, len(found))) as progress:
         for part in analysis.fold_sources(
             found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
         ):
             counts.merge(part)
     refuse_unless_read(counts.inputs, counts.n_inputs)
-    table = Report(counts, catalogue.load(), step_ns=step_ns, language=language).table(kind)
-    more = {"freq": freq} if kind == "timeline" else {}
-    return getattr(plots, f"plot_{kind}")(table, language=language, **more), counts.inputs
+    result = Report(counts, catalogue.load(), step_ns=step_ns, language=language)
+    # the bars are the report's own steps: others would not fit them
+    more = {"freq": f"{round(1000 * result.document['timeline']['step_s'])}ms"} if kind == "timeline" else {}
+    try:
+        return getattr(plots, f"plot_{kind}")(result.table(kind), language=language, **more), counts.inputs
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _draw_life(
@@ -417,6 +422,7 @@ def _draw_life(
         raise UsageError(f"--freq goes with timeline, not with {kind}")
     settings = given.settings()
     sources = analysis.prepare(given.paths, settings)
+    refuse_overwriting(given.output, sources)
     rows: list[dict[str, Any]] = []
     inputs: list[dict[str, Any]] = []
     with contextlib.closing(progress_of(given, len(sources))) as progress:
@@ -440,10 +446,11 @@ def explain(codes: tuple[int, ...], lang: str | None) -> int:
     """Say what is known about a close code."""
     from analyzer.report.reference import print_code
 
-    for i, code in enumerate(codes):
-        if i:
-            click.echo()
-        print_code(code, sys.stdout, language=spoken(lang))
+    with open_output(None) as out:
+        for i, code in enumerate(codes):
+            if i:
+                out.write("\n")
+            print_code(code, out, language=spoken(lang))
     return OK
 
 
@@ -455,7 +462,8 @@ def compare(code: int, other: int, lang: str | None) -> int:
     """Set two close codes side by side."""
     from analyzer.report.reference import print_comparison
 
-    print_comparison(code, other, sys.stdout, language=spoken(lang))
+    with open_output(None) as out:
+        print_comparison(code, other, out, language=spoken(lang))
     return OK
 
 

@@ -8,6 +8,7 @@ from analyzer.errors import UsageError
 from analyzer.knowledge import catalogue
 from analyzer.knowledge.language import Language
 from analyzer.report.document import story_of
+from analyzer.report.redaction import redact_path
 from analyzer.report.story import advice, tell
 from analyzer.report.text import visible
 from analyzer.sources import Source
@@ -57,10 +58,11 @@ class Connection:
         return read_life(self._source, self.row, ports=self._ports)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw its life as a sequence diagram (`plots.plot_life`)."""
+        """Draw its life as a sequence diagram (`plots.plot_life`); its title holds no values of a query."""
         from analyzer.report.plots import plot_life
 
-        return plot_life(self.life.to_pandas(), ax, title=self._head(), language=self._language)
+        title = self._head(path=self.row["path"] and redact_path(self.row["path"]))  # figures are passed on
+        return plot_life(self.life.to_pandas(), ax, title=title, language=self._language)
 
     def tell(self) -> list[str]:
         """Who closed, with which code, how that is known, and what to do."""
@@ -68,12 +70,12 @@ class Connection:
         keys = [view["diagnosis"] for view in story["views"]]
         return [*tell(story, self._language), *advice(keys, self._language)]
 
-    def _head(self) -> str:
-        target = [visible(self.row[name]) for name in ("host", "path") if self.row[name]]
+    def _head(self, *, path: str | None) -> str:
+        target = [visible(text) for text in (self.row["host"], path) if text]
         return " ".join([f"{self.row['client']} -> {self.row['server']}", *target])
 
     def __str__(self) -> str:
-        return "\n".join([self._head(), *(f"  {sentence}" for sentence in self.tell())])
+        return "\n".join([self._head(path=self.row["path"]), *(f"  {sentence}" for sentence in self.tell())])
 
     def __repr__(self) -> str:
         return f"<Connection {self.row['connection']}>"
@@ -81,7 +83,7 @@ class Connection:
     def _repr_html_(self) -> str:
         sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.tell())
         direction = self._language.direction
-        head = html.escape(self._head())
+        head = html.escape(self._head(path=self.row["path"]))
         return f'<div lang="{self._language.code}" dir="{direction}"><b><bdi>{head}</bdi></b><ul>{sentences}</ul></div>'
 
 

@@ -700,8 +700,15 @@ class Table:
             elif column.kind == "list":
                 frame[column.name] = pd.array([None if v is None else "|".join(v) for v in values], dtype="str")
             else:
-                frame[column.name] = pd.array(values, dtype="str")
+                frame[column.name] = pd.array([*map(to_unicode, values)], dtype="str")
         return pd.DataFrame(frame, columns=[c.name for c in self.schema])
+
+
+def to_unicode(text: str | None) -> str | None:
+    """Text that every consumer takes: what is no Unicode, such as half a surrogate pair, becomes an escape."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _make_table(schema: Sequence[Column], columns: dict[str, Values], n_rows: int) -> Table:

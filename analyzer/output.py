@@ -1,10 +1,12 @@
 """Where commands write: formats by suffix, files and standard output, messages, progress, exit codes."""
 
 import contextlib
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, TextIO, cast
 
 import click
 
@@ -16,6 +18,7 @@ from analyzer.report.text import visible
 if TYPE_CHECKING:
     from analyzer.progress import TextProgress
     from analyzer.report.rows import Writer
+    from analyzer.sources import Source
 
 OK, USAGE, MET, INCOMPLETE, INTERRUPTED = 0, 2, 3, 4, 130
 """Exit codes; 1 is never used on purpose."""
@@ -54,25 +57,42 @@ def open_rows(stack: contextlib.ExitStack, form: str, output: str | None, schema
 class RowsBeside:
     """All closes as CSV in a file beside the page, kept only where the page does not show them all."""
 
-    def __init__(self, output: str | None, *, redact: bool, says: bool) -> None:
-        """Begin a file beside this one; where it is kept, `says` tells so."""
-        self._says = says
-        self._path = None if output is None else Path(output).with_suffix(".closes.csv")
+    def __init__(self, output: str | None, found: Sequence["Source"], *, redact: bool, says: bool) -> None:
+        """Begin a file beside this one; where it is kept, `says` tells so.
+
+        Raises:
+            UsageError: It would be an input, or is no plain file.
+
+        """
+        page = None if output is None else Path(output)
+        self._path = None
+        if page is not None and (page.is_file() or not page.exists()):  # nothing lies beside a device
+            self._path = page.with_suffix(".closes.csv")
+            refuse_overwriting(self._path, found)
         self._redact = redact
+        self._says = says
         self._n_rows = 0
-        self._file: TextIO | None = None
+        self._is_kept = False
+        self._file: IO[str] | None = None
         self._writer: Writer | None = None
 
     def __enter__(self) -> Self:
         from analyzer.report.rows import WRITERS
 
         if self._path is not None:
-            self._part = self._path.with_name(self._path.name + ".part")
             try:
-                self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                self._file = tempfile.NamedTemporaryFile(
+                    "w",
+                    dir=self._path.parent,
+                    prefix=".wsclose-",
+                    delete=False,
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                    newline="",
+                )
             except OSError as error:
                 raise UsageError(f"{self._path}: {(error.strerror or str(error)).lower()}") from error
-            self._writer = WRITERS["csv"](self._file, CLOSES)
+            self._writer = WRITERS["csv"](cast("TextIO", self._file), CLOSES)
         return self
 
     def write(self, table: Table) -> None:
@@ -84,19 +104,29 @@ class RowsBeside:
             self._writer.write(redact_table(table) if self._redact else table)
 
     def keep_if_more_than(self, n_shown: int) -> str | None:
-        """Keep the file where it holds more than the page; returns its name then."""
-        if self._file is None or self._path is None or self._n_rows <= n_shown:
-            return None
-        self._file.close()
-        self._part.replace(self._path)
-        if self._says:
-            say(f"wrote {visible(self._path)}: all {self._n_rows:,} closes")
-        return self._path.name
+        """Keep the file where it holds more than the page; returns the name that it gets in the end."""
+        self._is_kept = self._path is not None and self._n_rows > n_shown
+        return self._path.name if self._is_kept and self._path is not None else None
 
-    def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if self._file is None or self._path is None:
+            return
+        self._file.close()
+        part = Path(self._file.name)
+        if self._is_kept and kind is None:
+            part.chmod(0o666 & ~_umask())
+            part.replace(self._path)
+            if self._says:
+                say(f"wrote {visible(self._path)}: all {self._n_rows:,} closes")
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """What new files may not be; a temporary file is for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def choose_format(form: str | None, output: str | None, allowed: tuple[str, ...]) -> str:
@@ -110,13 +140,22 @@ def choose_format(form: str | None, output: str | None, allowed: tuple[str, ...]
     return implied
 
 
-def refuse_overwriting(output: str | None, paths: tuple[str, ...]) -> None:
-    """Raise where the output is one of the inputs."""
-    if output is None or not Path(output).exists():
+def refuse_overwriting(output: str | Path | None, found: Sequence["Source"]) -> None:
+    """Raise where the output is one of the inputs, under whatever name.
+
+    Raises:
+        UsageError: It is, or it names no file.
+
+    """
+    if output is None:
         return
-    for path in paths:
-        if path != "-" and Path(path).exists() and Path(path).samefile(output):
-            raise UsageError(f"{output}: this is an input; write to another file")
+    if not str(output):
+        raise UsageError("-o names no file")
+    path = Path(output)
+    if path.is_dir():
+        raise UsageError(f"{output}: is a directory")
+    if path.exists() and any(s.path is not None and s.path.exists() and s.path.samefile(path) for s in found):
+        raise UsageError(f"{output}: this is an input; write to another file")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,9 @@ from analyzer.model import Endpoint, Provenance, Table
 NS = 1_000_000_000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
+ORIGIN_NS = 4 * 86400 * NS
+"""Steps of time are counted from Monday, 5 January 1970, so that weeks begin on Mondays."""
+
 CODES = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 STEP = re.compile(r"(\d{0,6})\s*(ms|s|min|h|d|w)")
 STEP_NS = {"ms": NS // 1000, "s": NS, "min": 60 * NS, "h": 3600 * NS, "d": 86400 * NS, "w": 7 * 86400 * NS}
@@ -174,7 +177,10 @@ def parse_instant(given: str | dt.datetime, zone: dt.tzinfo = dt.UTC) -> int:
             raise UsageError(f"{given}: not a time; write 2026-11-20 or 2026-11-20T14:30:00Z") from error
     if given.tzinfo is None:
         given = given.replace(tzinfo=zone)
-    return (given - EPOCH) // dt.timedelta(microseconds=1) * 1000
+    ns = (given - EPOCH) // dt.timedelta(microseconds=1) * 1000
+    if abs(ns) >= 2**63:
+        raise UsageError(f"{given}: too far away; years from 1678 to 2261 are told apart")
+    return ns
 
 
 def parse_step(text: str) -> int:

@@ -10,6 +10,7 @@ from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
 from analyzer.report import counts as fold
 from analyzer.report.counts import Breakdown, Cell, Counts, Timeline, bucket, duration_of, duration_steps
 from analyzer.report.series import breakdown, distribution, near_timers, timeline
+from analyzer.selection import ORIGIN_NS
 
 NS = 1_000_000_000
 LOST = {"code": 1006, "provenance": "synthesized", "evidence": "no_close_fin"}
@@ -235,7 +236,8 @@ def test_timelines_merge_whatever_their_steps_have_become(monkeypatch):
         both.merge(a)
         both.merge(b)
         assert both.step_ns == 600 * NS
-        assert both.counts == {(0, cell[0]): 601, (1, cell[0]): 400}
+        first = -ORIGIN_NS // (600 * NS)
+        assert both.counts == {(first, cell[0]): 601, (first + 1, cell[0]): 400}
 
 
 def test_rows_kept_are_the_earliest_of_each_kind():

@@ -14,7 +14,7 @@ from conftest import SAMPLES
 from analyzer.analysis import read
 from analyzer.knowledge import language as languages
 from analyzer.report import html
-from analyzer.report.fragment import said, wireshark_filter
+from analyzer.report.fragment import linked, said, wireshark_filter
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -168,8 +168,9 @@ def test_english_that_stands_in_is_marked():
     assert said("sample_captures/x.pcap and/or /chat?x=1") == (
         'sample_captures/x.pcap and/or <bdi dir="ltr">/chat?x=1</bdi>'
     )
-    assert said("see https://example.com/a_b, or not") == (
-        'see <a href="https://example.com/a_b" rel="noreferrer noopener" dir="ltr">https://example.com/a_b</a>, or not'
+    assert said("see https://example.com/a_b, or not") == 'see <bdi dir="ltr">https://example.com/a_b</bdi>, or not'
+    assert linked("RFC 1; https://example.com/a_b") == (
+        'RFC 1; <a href="https://example.com/a_b" rel="noreferrer noopener" dir="ltr">https://example.com/a_b</a>'
     )
 
 
@@ -578,8 +579,9 @@ def test_every_code_that_occurs_is_explained(documents):
         for text in (entry["meaning"], entry["seen"], entry["fix"], *(pair["differ"] for pair in entry["pairs"])):
             assert str(said(text)) in section
     for entry in document["diagnoses"]:
-        for name in ("title", "cause", "check", "fix", "source"):
+        for name in ("title", "cause", "check", "fix"):
             assert str(said(entry[name] or "")) in page
+        assert str(linked(entry["source"])) in page
 
 
 def test_no_websocket_at_all(opened, tmp_path):

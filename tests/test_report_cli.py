@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -427,3 +428,122 @@ def test_progress_suits_the_place(monkeypatch, capsys):
     line.tell("b.pcap", 3_000_000, None)
     line.close()
     assert shown == ["file 1 of 2, 50 %: a\\x1b.pcap", "file 2 of 2, 3 MB: b.pcap", ""]
+
+
+# ---- outputs that would destroy something
+
+
+def test_no_output_is_an_input_however_it_is_named(tmp_path):
+    log = tmp_path / "app.log.json"
+    content = LOST_LOG.read_bytes()
+    log.write_bytes(content)
+    beside = tmp_path / "x.closes.csv"
+    beside.write_bytes(content)
+    (tmp_path / "link.csv").symlink_to(log)
+    for arguments in (
+        ["report", tmp_path, "-o", log],
+        ["report", str(tmp_path / "*.json"), "-o", log],
+        ["closes", tmp_path, "-o", tmp_path / "link.csv"],
+        ["report", beside, log, "-o", tmp_path / "x.html"],
+        ["plot", "codes", tmp_path, "--format", "svg", "-o", log],
+    ):
+        done = wsclose(*arguments)
+        assert done.returncode == 2
+        assert b"this is an input; write to another file" in done.stderr
+    assert log.read_bytes() == beside.read_bytes() == content
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_nothing_lies_beside_a_device_and_nothing_is_left_of_a_failure(tmp_path):
+    assert wsclose("report", LOST, "--format", "html", "-o", "/dev/null").returncode == 0
+    assert not Path("/dev/null.closes.csv").exists()
+    (tmp_path / "x.closes.csv").mkdir()
+    done = wsclose("report", LOST, "-o", tmp_path / "x.html")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.closes.csv"]
+    assert wsclose("report", LOST, "--format", "html", "-o", "").stderr == b"wsclose: -o names no file\n"
+
+
+def test_json_holds_nothing_that_a_terminal_obeys(tmp_path):
+    log = tmp_path / "s.log"
+    log.write_bytes("2026/11/21 10:00:00 read: websocket: close 4001: a\x9b2J\u202eb\x7f\n".encode())
+    text = wsclose("report", log, "--format", "json").stdout.decode()
+    assert not re.search("[\x7f-\x9f\u202e]", text)
+    assert json.loads(text)["rows"][0]["reason"] == "a\x9b2J\u202eb\x7f"
+
+
+def test_half_a_surrogate_pair_breaks_no_table(tmp_path):
+    log = tmp_path / "s.log"
+    log.write_text('{"msg": "websocket closed", "wsCloseCode": 4001, "reason": "a\\ud800b"}\n')
+    found = analyzer.read(log)
+    assert list(found.closes["reason"]) == ["a\\ud800b"]
+    assert list(found.report().table("rows")["reason"]) == ["a\\ud800b"]
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "1500-01-01"])
+def test_times_beyond_nanoseconds_are_refused(since):
+    done = wsclose("report", LOST, "--since", since)
+    assert done.returncode == 2
+    assert b"too far away; years from 1678 to 2261 are told apart" in done.stderr
+
+
+def test_a_step_too_fine_to_draw_is_one_line(tmp_path):
+    done = wsclose("plot", "timeline", SAMPLES, "--freq", "1ms", "-o", tmp_path / "x.svg")
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_captured_addresses_are_no_links(tmp_path, samples):
+    log = tmp_path / "s.log"
+    log.write_text("2026/11/21 10:00:00 read: websocket: close 4001: see https://evil.example/x\n")
+    report = analyzer.read(log).report()
+    for page in (report.to_html(redact=False), report._repr_html_()):
+        assert "evil.example" in page
+        assert 'href="https://evil.example' not in page
+    assert 'href="https://' in samples.report().to_html()  # sources of ours are
+
+
+def test_the_plotted_timeline_has_the_reports_own_steps():
+    from analyzer.report import plots
+
+    log_times = pd.date_range("2026-11-21", periods=2000, freq="1s", tz="UTC")
+    rows = "".join(f"{t:%Y/%m/%d %H:%M:%S} read: websocket: close 4001: x\n" for t in log_times)
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
+        log.write(rows)
+        log.flush()
+        report = analyzer.read(log.name).report()
+    step = report.to_dict()["timeline"]["step_s"]
+    axes = plots.plot_timeline(report.table("timeline"), freq=f"{round(step * 1000)}ms")
+    heights = {round(bar.get_height()) for container in axes.containers for bar in container}
+    assert heights == {round(step)}
+
+
+def test_weeks_begin_on_mondays():
+    week = analyzer.read(ROOT / "notebooks" / "week").report(freq="1w").to_dict()["timeline"]["bins"]
+    assert {row["time"][:10] for row in week} == {"2026-11-09", "2026-11-16"}
+
+
+def test_proxies_meet_no_condition(tmp_path):
+    from analyzer.report.condition import find_met, parse_condition
+
+    told = {"established": {"proxy": 3, "client": 2}, "illegal": [], "undetermined": [], "frequencies": []}
+    told["frequencies"] = [{"endpoint": "client", "code": 1006, "provenance": "wire", "initiator": "none", "count": 2}]
+    assert find_met(parse_condition("code=1006 share<50%"), told) == []
+
+
+def test_python_reads_times_in_the_zone_that_logs_are_read_in(tmp_path):
+    log = tmp_path / "s.log"
+    log.write_text("2026/11/21 10:00:00 read: websocket: close 4001: x\n")
+    found = analyzer.read(log, tz="Europe/Vienna")
+    assert found.report(since="2026-11-21T10:00", until="2026-11-21T10:01").to_dict()["logged"] == 1
+
+
+def test_a_token_in_the_subprotocol_is_redacted():
+    from analyzer.report.redaction import redacted
+
+    token = "eyJhbGciOi.eyJzdWIi.c2ln"
+    document = {"by": [{"dimension": "subprotocol", "value": token}], "codes": [{"subprotocol": [{"value": token}]}]}
+    clean = redacted(document | {"stories": [{"subprotocol": token}]})
+    assert token not in json.dumps(clean, ensure_ascii=False)

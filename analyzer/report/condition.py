@@ -104,7 +104,8 @@ def find_met(condition: Condition, document: dict[str, Any]) -> list[Outcome]:
         for row in document["undetermined"]
     ]
     asked = [test for name, test in condition.tests if name == "endpoint"]
-    counted = {endpoint: 0 for endpoint in document["established"] if all(test(endpoint) for test in asked)}
+    endpoints = [endpoint for endpoint in document["established"] if endpoint != Endpoint.PROXY]  # has no codes
+    counted = {endpoint: 0 for endpoint in endpoints if all(test(endpoint) for test in asked)}
     for row in (*document["frequencies"], *document["illegal"], *undetermined):
         if all(test(row[name]) for name, test in condition.tests):
             counted[row["endpoint"]] += row["count"]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analyzer.model import Endpoint, Evidence, Handshake, Provenance, Rows, Table, is_illegal_on_wire
+from analyzer.selection import ORIGIN_NS
 
 VIEW_COLUMNS = (
     *("endpoint", "code", "provenance", "evidence", "initiator", "sent", "received", "end", "ended_by", "system"),
@@ -45,8 +46,8 @@ KINDS_WITH_ROWS = 500
 """Kinds of views of which rows are kept; of the others the earliest place only."""
 
 PAIRS_KEPT = 50_000
-"""Pairs of a dimension's value and a cell that are counted. Where there are more, all values but the VALUES_KEPT most
-frequent ones go to one heap, which is counted, too."""
+"""Pairs of a value and a cell that a dimension counts. Where there are more, the most frequent values stay, as many
+as half of these pairs and VALUES_KEPT allow; the others go to one heap, which is counted, too."""
 
 VALUES_KEPT = 10_000
 
@@ -127,7 +128,7 @@ class Timeline:
             times, ids = times[timed], ids[timed]
         if not len(times):
             return
-        steps = times // self.step_ns
+        steps = (times - ORIGIN_NS) // self.step_ns
         low = int(steps.min())
         combined, n = np.unique((steps - low) * len(cells) + ids, return_counts=True)
         where = (combined // len(cells) + low).tolist()
@@ -148,7 +149,7 @@ class Timeline:
         self._fit()
 
     def _fit(self) -> None:
-        while len(self._steps) > BINS_KEPT:
+        while len(self._steps) > BINS_KEPT or (len(self.counts) > 10 * BINS_KEPT and len(self._steps) > 1):
             self._coarsen()
 
     def _coarsen(self) -> None:
@@ -202,11 +203,14 @@ class Breakdown:
         for (value, _), count in self._counts.items():
             totals[value] += count
         totals.pop(None, None)
-        if len(totals) <= VALUES_KEPT:
-            return
-        least = sorted(totals.values(), reverse=True)[VALUES_KEPT - 1]
-        kept = {value for value, count in totals.items() if count > least}
-        kept.update(sorted(filter(None, (v for v, n in totals.items() if n == least)))[: VALUES_KEPT - len(kept)])
+        pairs = Counter(value for value, _ in self._counts)
+        kept: set[str] = set()
+        n_pairs = 0
+        for value in sorted(filter(None, totals), key=lambda value: (-totals[value], value))[:VALUES_KEPT]:
+            n_pairs += pairs[value]
+            if n_pairs > PAIRS_KEPT // 2 and kept:
+                break
+            kept.add(value)
         cells = list(self._cells)
         counts, self._counts = self._counts, Counter()
         for (value, number), count in counts.items():
@@ -335,12 +339,15 @@ class Counts:
         index = np.zeros(n, np.int64)
         index[ids[at]] = at  # the last that is written has the lowest record
         counted = np.bincount(ids, minlength=n).tolist()
+        order = np.argsort(ids, kind="stable")
+        ends = np.cumsum(counted).tolist()
         for i, key in enumerate(keys):
             self.views[key] += counted[i]
             self._note_example(key, int(index[i]), closes)
             if latest[i] != -(2**63):
                 self.last[key] = max(int(latest[i]), self.last.get(key, -(2**63)))
-            self._keep_rows(key, np.flatnonzero(ids == i), times, records, closes)
+            if key in self.rows or len(self.rows) < KINDS_WITH_ROWS:
+                self._keep_rows(key, order[ends[i] - counted[i] : ends[i]], times, records, closes)
 
     def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
         time = closes["time"][i]
@@ -357,7 +364,7 @@ class Counts:
     def _keep_rows(self, key: tuple[Any, ...], mine: Rows, times: Rows, records: Rows, closes: Table) -> None:
         kept = self.rows.get(key, [])
         if len(kept) == ROWS_KEPT:
-            mine = mine[times[mine] <= _row_order(kept[-1])[0]]
+            mine = mine[times[mine] <= row_order(kept[-1])[0]]
         if len(mine) > ROWS_KEPT:
             mine = mine[np.lexsort((records[mine], times[mine]))[:ROWS_KEPT]]
         if not len(mine):
@@ -366,7 +373,7 @@ class Counts:
 
     def _put_rows(self, key: tuple[Any, ...], rows: list[dict[str, Any]]) -> None:
         if key in self.rows or len(self.rows) < KINDS_WITH_ROWS:
-            self.rows[key] = sorted(rows, key=_row_order)[:ROWS_KEPT]
+            self.rows[key] = sorted(rows, key=row_order)[:ROWS_KEPT]
 
     def _add_dimensions(self, closes: Table, ids: Rows, cells: list[Cell]) -> None:
         numbers = ids.tolist()
@@ -443,7 +450,7 @@ class Counts:
         self.zones.update(other.zones)
         self.years.update(other.years)
         self.n_logged += other.n_logged
-        self.logged = sorted([*self.logged, *other.logged], key=_row_order)[:STORIES_KEPT]
+        self.logged = sorted([*self.logged, *other.logged], key=row_order)[:STORIES_KEPT]
         self.n_inputs += other.n_inputs
         self.n_connections += other.n_connections
         stories = [*self.stories, *other.stories]
@@ -455,7 +462,8 @@ class Counts:
                 self.inputs.append(row)
 
 
-def _row_order(row: dict[str, Any]) -> tuple[int, str, int, str]:
+def row_order(row: dict[str, Any]) -> tuple[int, str, int, str]:
+    """Sorts rows of closes by time and place; those without a time come last."""
     time = row["time"]
     return UNTIMED if time is None else time, row["source"], row["record"] or 0, row["endpoint"]
 

@@ -21,6 +21,7 @@ from analyzer.model import (
     INPUTS,
     Endpoint,
     format_time,
+    to_unicode,
 )
 from analyzer.report import series
 from analyzer.report.counts import (
@@ -33,6 +34,7 @@ from analyzer.report.counts import (
     Counts,
     Example,
     bucket,
+    row_order,
 )
 from analyzer.report.redaction import redacted
 from analyzer.report.rows import to_json
@@ -62,6 +64,9 @@ TABLES = {
     ),
 }
 """Columns of the tables that plots take, where there are no rows."""
+
+TEXTS_SHOWN = 500
+"""Codes, and documented texts, that a report holds: hostile input may bring 65,536 codes."""
 
 ROWS_SHOWN = 500
 """Closes that a report shows one by one."""
@@ -173,6 +178,7 @@ class Report:
         import pandas as pd
 
         rows = self._rows_of(name)
+        rows = [{n: to_unicode(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows]
         frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(TABLES.get(name, ())))
         if name == "timeline":
             frame["time"] = pd.to_datetime(frame["time"], utc=True)
@@ -272,13 +278,15 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
             *series.near_timers("silence", counts.silences),
             *series.near_timers("duration", counts.durations),
         ],
-        "codes": _codes(views, counts, catalogue),
-        "diagnoses": _diagnoses(views, totals, catalogue),
+        "codes": _codes(views, counts, catalogue)[:TEXTS_SHOWN],
+        "diagnoses": _diagnoses(views, totals, catalogue)[:TEXTS_SHOWN],
         "rows": _rows(counts, views),
-        "stories": [story_of(connection, closes, catalogue) for connection, closes in counts.stories]
+        "stories": [
+            story_of(connection, closes, catalogue) for connection, closes in sorted(counts.stories, key=_story_order)
+        ]
         if is_small
         else [],
-        "log_stories": [_log_story(row, catalogue) for row in counts.logged] if is_small else [],
+        "log_stories": [_log_story(row, catalogue) for row in sorted(counts.logged, key=row_order)] if is_small else [],
         "assumed": [
             {"what": what, "value": str(value), "inputs": n}
             for what, assumed in (("zone", counts.zones), ("year", counts.years))
@@ -300,6 +308,10 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
 def _key(view: dict[str, Any], catalogue: Catalogue) -> str:
     """Which documented text fits a view."""
     return catalogue.key(view["code"], **{column: view[column] or "unknown" for column in PREDICATES})
+
+
+def _story_order(story: tuple[dict[str, Any], list[dict[str, Any]]]) -> str:
+    return str(story[0]["connection"])
 
 
 def _by_count(item: tuple[tuple[Any, ...], int]) -> tuple[Any, ...]:

@@ -23,14 +23,16 @@ ADDRESS = re.compile(
 )
 """`ip:port`, IPv6 in brackets."""
 
+LINK = re.compile(r"https?://[^\s;,<>\"']+[^\s;,<>\"'.)]")
+
 IDENTIFIER = re.compile(
-    r"(?P<link>https?://[^\s;,<>\"']+[^\s;,<>\"'.)])"
+    r"(?P<address>https?://[^\s;,<>\"']+[^\s;,<>\"'.)])"
     r"|(?P<code>(?<![\w/.-])[A-Za-z][A-Za-z0-9]*(?:_[a-z0-9]+)+\b(?![/\\-]|\.\w)(?:\(\))?"
     r"|(?<![\w.])[a-zA-Z][\w.]{0,60}\((?:\d[^()\n]{0,40})?\)|(?<![\w-])--[a-z][a-z-]+)"
     r"|(?P<place>\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\](?::\d+)?|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?"
     r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?|(?<![\w/.<])/[\w.~%/?=&+-]+)"
 )
-"""What stands in sentences and has a direction of its own: links, names of fields and functions, addresses, times,
+"""What stands in sentences and has a direction of its own: names of fields and functions, addresses, times,
 paths."""
 
 
@@ -84,11 +86,19 @@ def _with_identifiers(text: str) -> Markup:
 
 
 def _identifier(match: re.Match[str]) -> Markup:
-    if match.lastgroup == "link":
-        return Markup('<a href="{0}" rel="noreferrer noopener" dir="ltr">{0}</a>').format(match[0])
     if match.lastgroup == "code":
         return identifier(match[0])
     return Markup('<bdi dir="ltr">{}</bdi>').format(match[0])
+
+
+def linked(text: str) -> Markup:
+    """A source of ours, with its addresses as links; never for captured text, which must not lead anywhere."""
+    shown, end = Markup(), 0
+    for match in LINK.finditer(text):
+        link = Markup('<a href="{0}" rel="noreferrer noopener" dir="ltr">{0}</a>').format(match[0])
+        shown += said(text[end : match.start()]) + link
+        end = match.end()
+    return shown + said(text[end:])
 
 
 def captured(text: object, *, most: int = MAX_CELL) -> Markup:

@@ -30,6 +30,7 @@ from analyzer.report.fragment import (
     captured,
     identifier,
     instant,
+    linked,
     said,
     wireshark_filter,
 )
@@ -104,6 +105,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["said"] = said
+    environment.filters["linked"] = linked
     return environment
 
 

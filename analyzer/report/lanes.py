@@ -54,7 +54,7 @@ from analyzer.report.figure import (
 )
 from analyzer.report.series import STEPS_NS
 from analyzer.report.text import visible
-from analyzer.selection import parse_step
+from analyzer.selection import ORIGIN_NS, parse_step
 
 CODE_LOOKS = {
     1000: Look("#56B4E9", "", "white"),
@@ -279,15 +279,13 @@ def plot_timeline(
     table = table[table["time"].notna() & (table["count"] > 0)]
     times = table["time"].to_numpy(dtype="datetime64[ns]").astype("int64")
     step_ns = _fit_step(times) if freq is None else parse_step(freq)
-    week_ns = 7 * 86400 * 10**9
-    origin_ns = 4 * 86400 * 10**9 if step_ns % week_ns == 0 else 0  # weeks begin on Mondays
-    table = table.assign(step=(times - origin_ns) // step_ns, hidden=find_never_opened(table))
+    table = table.assign(step=(times - ORIGIN_NS) // step_ns, hidden=find_never_opened(table))
     lanes = _stack(table, "endpoint", "code", top)
     if len(table) and int(table["step"].max() - table["step"].min()) >= STEPS_LIMIT:
         raise ValueError(f"plot_timeline: steps of {freq} make more than {STEPS_LIMIT:,} bars")
 
     def place(steps: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-        starts = (steps.astype("int64") * step_ns + origin_ns).astype("datetime64[ns]")
+        starts = (steps.astype("int64") * step_ns + ORIGIN_NS).astype("datetime64[ns]")
         return matplotlib_dates.date2num(starts), step_ns / 86400e9
 
     with own_style(ax):

@@ -1,7 +1,5 @@
-"""The report as Markdown for a ticket, and the frequency table as CSV."""
+"""The report as Markdown for a ticket."""
 
-import csv
-import io
 import re
 from typing import Any
 
@@ -19,10 +17,10 @@ from analyzer.report.story import (
     told_of_code,
     trouble_text,
 )
-from analyzer.report.text import csv_cell, visible
+from analyzer.report.text import visible
 
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>()#+!|~&@$-]")
-ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "$": "&#36;"}
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;&#8288;", "#": "&#35;&#8288;", "$": "&#36;"}
 """What tickets turn into mark-up, links, mentions or formulas."""
 
 
@@ -166,16 +164,3 @@ def render(document: dict[str, Any], language: Language) -> str:
     writer = _Writer(language)
     writer.document(document)
     return "\n".join(writer.lines)
-
-
-FREQUENCY_COLUMNS = ("endpoint", "code", "name", "provenance", "initiator", "count", "share")
-
-
-def render_csv(document: dict[str, Any]) -> str:
-    """The frequency table, illegal codes included, as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FREQUENCY_COLUMNS)
-    for row in (*document["frequencies"], *document["illegal"]):
-        writer.writerow([csv_cell(row[n]) if isinstance(row[n], str) else row[n] for n in FREQUENCY_COLUMNS])
-    return out.getvalue()

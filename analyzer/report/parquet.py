@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from analyzer.errors import UsageError
-from analyzer.model import Column, Table
-from analyzer.report.markdown import FREQUENCY_COLUMNS
+from analyzer.model import Column, Table, to_unicode
+from analyzer.report.rows import FREQUENCY_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,18 +70,15 @@ class ParquetRows:
         pyarrow = _pyarrow()
         table = Table.concatenate(self._columns, self._waiting)
         columns = [
-            pyarrow.array([_text(value) for value in table[column.name]], pyarrow.string()).cast(field.type)
+            pyarrow.array(
+                [None if value is None else to_unicode(str(value)) for value in table[column.name]], pyarrow.string()
+            ).cast(field.type)
             if column.kind in ("enum", "text")
             else pyarrow.array(table[column.name], field.type)
             for column, field in zip(self._columns, self._schema, strict=True)
         ]
         self._writer.write_table(pyarrow.Table.from_arrays(columns, schema=self._schema))
         self._waiting = []
-
-
-def _text(value: str | None) -> str | None:
-    """Text that Arrow takes: what is no Unicode (a surrogate) becomes an escape."""
-    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_frequencies(document: dict[str, Any], out: BinaryIO) -> None:

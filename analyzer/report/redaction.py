@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from analyzer.model import Table
 from analyzer.report.text import MAX_SHOWN
@@ -10,15 +11,16 @@ from analyzer.report.text import MAX_SHOWN
 SECRET = re.compile(
     r"(?i)\b(?:bearer|basic)\s{1,3}[\w.~+/=-]{6,}"
     r"|\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?"
-    r"|(?<=[=:])[^\s&;,\"']{6,}(?=$|[\s&;,\"'])"
+    r"|(?<=[=:])\s?(?:\"[^\"\n]{4,}(?:\"|$)|'[^'\n]{4,}(?:'|$))"
+    r"|(?<=[=:])[^\s&;,\"']{6,}"
 )
 """What looks like a credential: schemes, JSON Web Tokens, values after = or :."""
 
 WORD = re.compile(r"[\w-]{20,}")
 ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]{1,64}\.[\w.-]{1,64}")
 IP_ADDRESS = re.compile(
-    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)"
-    r"|(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"
+    r"(?<![\w.:])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)"
+    r"|(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{0,4})(?![\w:])"
 )
 NAMED = re.compile(
     r"(?i)\b((?:\w{0,20}[_-])?(?:token|key|secret|sid|session|passw(?:or)?d|pwd|auth|credential|cookie)s?)"
@@ -26,17 +28,21 @@ NAMED = re.compile(
 )
 """What a word such as token or session names, where it holds a digit: "token expired" stays."""
 
-REASONS = ("reason", "client_close_reason", "server_close_reason")
+QUERY = re.compile(r"[?#;]|%3[fFbB]|%23")
+"""Where a path's parameters begin, percent-encoded or not."""
+
+REASONS = ("reason", "client_close_reason", "server_close_reason", "subprotocol", "user_agent")
 PATHS = ("path",)
 
 
 def redact_path(path: str) -> str:
     """A request target without what its query says: names stay, values go."""
-    before, mark, query = path[: 2 * MAX_SHOWN].partition("?")
-    if not mark:
-        return redact(before)
-    names = [part.split("=")[0] + ("=…" if "=" in part else "") for part in query.split("&")]
-    return f"{redact(before)}?{'&'.join(redact(name) for name in names)}"
+    match = QUERY.search(path[: 2 * MAX_SHOWN])
+    if match is None:
+        return redact(path)
+    before, query = path[: match.start()], path[match.end() : 2 * MAX_SHOWN]
+    names = [part.split("=")[0] + ("=…" if "=" in part else "") for part in re.split("[&;]", unquote(query))]
+    return f"{redact(before)}{unquote(match[0])}{'&'.join(redact(name) for name in names)}"
 
 
 def _is_mixed(match: re.Match[str]) -> str:
@@ -64,6 +70,10 @@ def redact(text: str) -> str:
     return ADDRESS.sub("…@…", WORD.sub(_is_mixed, SECRET.sub("…", text)))
 
 
+SHOWN = {"path": redact_path, "subprotocol": redact}
+"""How values of dimensions are shown that may hold what is redacted."""
+
+
 def redact_table(table: Table) -> Table:
     """Rows with their reasons and paths redacted."""
     columns = {column.name: table[column.name] for column in table.schema}
@@ -79,11 +89,12 @@ def redacted(document: dict[str, Any]) -> dict[str, Any]:
     clean = {name: _clean(value) for name, value in document.items()}
     clean["redacted"] = True
     for entry in clean["by"]:
-        if entry["dimension"] == "path":
-            entry["value"] = redact_path(entry["value"])
+        if entry["dimension"] in SHOWN:
+            entry["value"] = SHOWN[entry["dimension"]](entry["value"])
     for entry in clean["codes"]:
-        for part in entry["path"]:
-            part["value"] = redact_path(part["value"])
+        for dimension, show in SHOWN.items():
+            for part in entry.get(dimension, ()):
+                part["value"] = show(part["value"])
     return clean
 
 

@@ -1,6 +1,7 @@
 """Rows written as they are found: text, JSON lines and CSV, for `closes` and `connections`."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +18,12 @@ def to_json(row: dict[str, Any], schema: Sequence[Column]) -> dict[str, Any]:
 
 UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What JSON lets through and a terminal obeys: further control characters, line separators, marks of direction."""
+
+
+def to_safe_json(document: dict[str, Any]) -> str:
+    """A document as JSON that people can read, without what a terminal would obey."""
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class JsonLines:
@@ -124,3 +131,15 @@ class Writer(Protocol):
 
 
 WRITERS: dict[str, Callable[[TextIO, Sequence[Column]], Writer]] = {"text": Lines, "jsonl": JsonLines, "csv": Csv}
+
+FREQUENCY_COLUMNS = ("endpoint", "code", "name", "provenance", "initiator", "count", "share")
+
+
+def render_frequencies(document: dict[str, Any]) -> str:
+    """The frequency table, illegal codes included, as CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FREQUENCY_COLUMNS)
+    for row in (*document["frequencies"], *document["illegal"]):
+        writer.writerow([csv_cell(row[n]) if isinstance(row[n], str) else row[n] for n in FREQUENCY_COLUMNS])
+    return out.getvalue()

@@ -10,6 +10,7 @@ import numpy as np
 from analyzer.knowledge import timers
 from analyzer.model import Endpoint, format_time
 from analyzer.report.counts import STEPS_PER_DECADE, Breakdown, Cell, Counts, duration_of
+from analyzer.selection import ORIGIN_NS
 
 STEPS_SHOWN = 120
 """Most steps that a timeline has where its step was not asked for."""
@@ -94,7 +95,7 @@ def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
         steps = [step for step, _ in kept.counts]
         extent = (max(steps) - min(steps) + 1) * kept.step_ns
         fitting = (step for step in STEPS_NS if step % kept.step_ns == 0 and extent / step <= STEPS_SHOWN)
-        chosen = next(fitting, max(chosen, STEPS_NS[-1]))
+        chosen = next(fitting, chosen)
         while extent / chosen > STEPS_SHOWN:
             chosen *= 2
     factor = chosen // kept.step_ns
@@ -106,7 +107,7 @@ def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
         "is_coarser": step_ns is not None and chosen > step_ns,
         "bins": [
             {
-                "time": format_time(step * chosen),
+                "time": format_time(step * chosen + ORIGIN_NS),
                 "endpoint": cell.endpoint,
                 "code": cell.code,
                 "provenance": cell.provenance,

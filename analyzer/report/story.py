@@ -295,8 +295,9 @@ def timer_text(entry: dict[str, Any], language: Language) -> str:
         for timer in entry["candidates"]
     ]
     code = language.label("plot.no_code") if entry["code"] is None else entry["code"]
-    return f"{code}: " + language.label(
+    return language.label(
         "report.timer",
+        code=code,
         seconds=language.decimal(entry["seconds"], 0 if entry["seconds"] == int(entry["seconds"]) else 1),
         measure=language.label(f"timer.{entry['measure']}"),
         count=language.number(entry["count"]),

@@ -12,11 +12,6 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters that make a spreadsheet evaluate a cell (OWASP, CSV injection)."""
 
 
-def plural(n: int, noun: str) -> str:
-    """A count with its noun: `1 file`, `2 files`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def record_name(record: int | None, evidence: str) -> str:
     """Where the evidence stands in its file: `packet 12`, or `line 12` of a log; empty where nowhere."""
     if not record:
