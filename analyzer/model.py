@@ -604,6 +604,9 @@ INPUTS = (
 )
 
 
+LIMITS = ("skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
+"""Columns of `inputs` that count what a limit of this program dropped."""
+
 Values = Sequence[Any] | Callable[[], Sequence[Any]]
 """A column's values, or what makes them when they are first asked for."""
 

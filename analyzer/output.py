@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, TextIO, cast
 import click
 
 from analyzer.errors import UsageError
-from analyzer.model import CLOSES, Column, Table
+from analyzer.model import CLOSES, LIMITS, Column, Table
 from analyzer.options import Inputs
 from analyzer.report.text import visible
 
@@ -224,12 +224,11 @@ def refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
 
 def conclude(inputs: list[dict[str, Any]], quiet: bool) -> int:
     """Name on standard error what was not read, and choose the exit code."""
-    limits = ("skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
     code = OK
     for row in inputs:
         if row["status"] in ("failed", "damaged"):
             code = INCOMPLETE
-        dropped = {name: row[name] for name in limits if row[name]}
+        dropped = {name: row[name] for name in LIMITS if row[name]}
         if dropped:
             code = INCOMPLETE
         if quiet or (row["status"] == "ok" and not dropped):

@@ -175,6 +175,8 @@ def parse_instant(given: str | dt.datetime, zone: dt.tzinfo = dt.UTC) -> int:
             given = dt.datetime.fromisoformat(given)
         except ValueError as error:
             raise UsageError(f"{given}: not a time; write 2026-11-20 or 2026-11-20T14:30:00Z") from error
+    if not isinstance(given, dt.datetime):
+        raise UsageError(f"{given}: not a time; give text or a datetime")
     if given.tzinfo is None:
         given = given.replace(tzinfo=zone)
     ns = (given - EPOCH) // dt.timedelta(microseconds=1) * 1000

@@ -725,8 +725,9 @@ def test_any_traffic_makes_events(folder, content, most):
         assert {e for e in found.events if e.kind in ("fin", "rst")} <= set(some.events)
 
 
-UNTOLD = ("activity_ns", "header", "mask", "final", "masked", "message_bytes")
-"""What a walk overwrites or writes down a little later when it reads in smaller steps, and nobody reads at the end."""
+UNTOLD = ("activity_ns", "header", "mask", "final", "masked", "message_bytes", "head")
+"""What a walk overwrites or writes down a little later when it reads in smaller steps, and nobody reads at the end; and
+the number of the place that an unfinished HTTP head lay in."""
 
 
 def rows_at_the_end(reader, tracker):

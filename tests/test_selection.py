@@ -89,6 +89,7 @@ def test_steps(text, seconds):
         (lambda: parse_codes("1010-1000"), "1010-1000: not a close code"),
         (lambda: parse_codes("70000"), "70000: not a close code"),
         (lambda: parse_instant("soon"), "soon: not a time; write 2026-11-20 or 2026-11-20T14:30:00Z"),
+        (lambda: parse_instant(5), "5: not a time; give text or a datetime"),
         (lambda: parse_step("0s"), "0s: not a step of time"),
         (lambda: parse_step("1 month"), "1 month: not a step of time"),
         (lambda: parse_step("999999w"), "999999w: not a step of time"),

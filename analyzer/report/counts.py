@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.model import Endpoint, Evidence, Handshake, Provenance, Rows, Table, is_illegal_on_wire
+from analyzer.model import LIMITS, Endpoint, Evidence, Handshake, Provenance, Rows, Table, is_illegal_on_wire
 from analyzer.selection import ORIGIN_NS
 
 VIEW_COLUMNS = (
@@ -408,8 +408,7 @@ class Counts:
     def _add_inputs(self, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
             self.n_inputs += 1
-            if len(self.inputs) < INPUTS_KEPT or row["status"] != "ok":
-                self.inputs.append(row)
+            self._keep_input(row)
             for name, value in row.items():
                 if name in ("first", "last") and value is not None:
                     self._extend(value, value)
@@ -421,6 +420,11 @@ class Counts:
                 self.zones[row["assumed_tz"]] += 1
             if row["assumed_year"] is not None:
                 self.years[row["assumed_year"]] += 1
+
+    def _keep_input(self, row: dict[str, Any]) -> None:
+        is_in_order = row["status"] == "ok" and not any(row[name] for name in LIMITS)
+        if len(self.inputs) < INPUTS_KEPT or not is_in_order:
+            self.inputs.append(row)
 
     def _extend(self, first: int, last: int) -> None:
         self.span = (first, last) if self.span is None else (min(first, self.span[0]), max(last, self.span[1]))
@@ -458,8 +462,7 @@ class Counts:
         if other.span is not None:
             self._extend(*other.span)
         for row in other.inputs:
-            if len(self.inputs) < INPUTS_KEPT or row["status"] != "ok":
-                self.inputs.append(row)
+            self._keep_input(row)
 
 
 def row_order(row: dict[str, Any]) -> tuple[int, str, int, str]:

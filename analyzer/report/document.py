@@ -106,12 +106,14 @@ class Report:
             language: English where none is given.
 
         Raises:
-            UsageError: No such dimension.
+            UsageError: No such dimension, or `top` is below 1.
 
         """
         unknown = [dimension for dimension in by if dimension not in DIMENSIONS]
         if unknown:
             raise UsageError(f"{unknown[0]}: no such dimension; there are {', '.join(DIMENSIONS)}")
+        if top < 1:
+            raise UsageError(f"{top}: name at least one value of a dimension")
         self.language = languages.load("en") if language is None else language
         self.document = _build(counts, catalogue, is_partial)
         self.document |= {
