@@ -204,9 +204,15 @@ class Breakdown:
             totals[value] += count
         totals.pop(None, None)
         pairs = Counter(value for value, _ in self._counts)
+        least = sorted(totals.values(), reverse=True)[:VALUES_KEPT][-1] if totals else 0
+        frequent = [value for value, count in totals.items() if value and count > least]
+        rare = sorted(value for value, count in totals.items() if value and count == least)
+        chosen = [*frequent, *rare[: VALUES_KEPT - len(frequent)]]
+        if sum(map(pairs.__getitem__, chosen)) > PAIRS_KEPT // 2:  # few values with very many codes
+            chosen.sort(key=lambda value: (-totals[value], value))
         kept: set[str] = set()
         n_pairs = 0
-        for value in sorted(filter(None, totals), key=lambda value: (-totals[value], value))[:VALUES_KEPT]:
+        for value in chosen:
             n_pairs += pairs[value]
             if n_pairs > PAIRS_KEPT // 2 and kept:
                 break
