@@ -17,11 +17,11 @@ from analyzer.capture.tracker import MAX_FLOWS
 from analyzer.errors import CaptureError
 from analyzer.knowledge import catalogue as knowledge
 from analyzer.logs import catalogue as formats_catalogue
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
+from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS, Table
 from analyzer.pool import Result
 from analyzer.progress import choose
 from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_source
-from analyzer.report.counts import DIMENSIONS, TOP, Counts
+from analyzer.report.counts import TOP, Counts
 from analyzer.selection import Filter, Selection, parse_step, select
 
 if TYPE_CHECKING:

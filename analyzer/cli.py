@@ -12,7 +12,7 @@ import click
 
 from analyzer import __version__
 from analyzer.errors import AnalyzerError, UsageError
-from analyzer.model import CLOSES, CONNECTIONS, Table
+from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, Table
 from analyzer.options import Inputs, format_option, input_options, lang_option, redact_option, spoken
 from analyzer.output import (
     BINARY,
@@ -106,7 +106,7 @@ REPORT_FORMATS = ("text", "json", "csv", "markdown", "html", "parquet")
 @input_options
 @click.option(
     "--by",
-    type=click.Choice(("host", "path", "peer", "system", "subprotocol")),
+    type=click.Choice(DIMENSIONS),
     multiple=True,
     help="Break down by this alone; may stand more than once.",
 )
@@ -136,7 +136,7 @@ def report(
     from analyzer import analysis
     from analyzer.knowledge import catalogue
     from analyzer.report.condition import parse_condition
-    from analyzer.report.counts import DIMENSIONS, Counts
+    from analyzer.report.counts import Counts
     from analyzer.report.document import Report
     from analyzer.selection import parse_step
 
@@ -387,7 +387,7 @@ def _draw_counts(
     from analyzer.report import plots
     from analyzer.report.counts import Counts
     from analyzer.report.document import Report
-    from analyzer.selection import parse_step
+    from analyzer.selection import parse_step, step_text
 
     if prefix is not None:
         raise UsageError(f"--connection goes with life, not with {kind}")
@@ -404,7 +404,7 @@ def _draw_counts(
     refuse_unless_read(counts.inputs, counts.n_inputs)
     result = Report(counts, catalogue.load(), step_ns=step_ns, language=language)
     # the bars are the report's own steps: others would not fit them
-    more = {"freq": f"{round(1000 * result.document['timeline']['step_s'])}ms"} if kind == "timeline" else {}
+    more = {"freq": step_text(result.document["timeline"]["step_s"])} if kind == "timeline" else {}
     try:
         return getattr(plots, f"plot_{kind}")(result.table(kind), language=language, **more), counts.inputs
     except ValueError as error:

@@ -604,6 +604,10 @@ INPUTS = (
 )
 
 
+DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
+"""What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
+a path stands without its query."""
+
 LIMITS = ("skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
 """Columns of `inputs` that count what a limit of this program dropped."""
 

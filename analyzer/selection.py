@@ -199,6 +199,14 @@ def parse_step(text: str) -> int:
     return n_ns
 
 
+def step_text(step_s: float) -> str:
+    """A step of time, in seconds, as `parse_step` reads it."""
+    for unit, seconds in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if step_s % seconds == 0:
+            return f"{round(step_s / seconds)}{unit}"
+    return f"{round(step_s * 1000)}ms"
+
+
 def _member(value: str, kind: type[Endpoint] | type[Provenance], name: str) -> str:
     if value not in set(kind):
         raise UsageError(f"{value}: no such {name}; there are {', '.join(kind)}")

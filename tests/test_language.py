@@ -12,6 +12,7 @@ from analyzer.knowledge import catalogue, language
 from analyzer.knowledge.language import FALLBACK, NAMES, TEXT_FIELDS, Language, from_environment, placeholders
 from analyzer.model import (
     ANOMALIES,
+    DIMENSIONS,
     INPUTS,
     Confidence,
     End,
@@ -23,7 +24,6 @@ from analyzer.model import (
     Received,
     anomaly_names,
 )
-from analyzer.report.counts import DIMENSIONS
 
 DIRECTORY = Path(analyzer.__file__).parent / "knowledge" / "languages"
 TRANSLATED = [code for code in NAMES if code != "en"]

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.model import LIMITS, Endpoint, Evidence, Handshake, Provenance, Rows, Table, is_illegal_on_wire
+from analyzer.model import (
+    DIMENSIONS,
+    LIMITS,
+    Endpoint,
+    Evidence,
+    Handshake,
+    Provenance,
+    Rows,
+    Table,
+    is_illegal_on_wire,
+)
 from analyzer.selection import ORIGIN_NS
 
 VIEW_COLUMNS = (
@@ -25,10 +35,6 @@ PAIR_COLUMNS = (
     *("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance"),
 )
 HANDSHAKE_COLUMNS = ("handshake", "http_status")
-
-DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
-"""What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
-a path stands without its query."""
 
 TOP = 10
 """Values of a dimension that a report names where nothing else is asked for."""

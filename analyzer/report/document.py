@@ -6,7 +6,6 @@ code, what was never established and what no endpoint may send stand in blocks o
 
 import io
 import itertools
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,14 @@ from analyzer.knowledge.catalogue import PREDICATES, Catalogue
 from analyzer.knowledge.language import Language
 from analyzer.model import (
     CLOSES,
+    DIMENSIONS,
     INPUTS,
     Endpoint,
     format_time,
     to_unicode,
 )
-from analyzer.report import series
+from analyzer.report import series, tables
 from analyzer.report.counts import (
-    DIMENSIONS,
     ROWS_KEPT,
     STORIES_KEPT,
     TOP,
@@ -51,19 +50,6 @@ PAIR_NAMES = (
     *("client", "client_provenance", "server", "server_provenance"),
 )
 """Names of the columns that pairs of views are counted by (`counts.PAIR_COLUMNS`)."""
-
-TABLES = {
-    "codes": ("endpoint", "code", "provenance", "count"),
-    "timeline": ("time", "endpoint", "code", "provenance", "count"),
-    "durations": ("endpoint", "code", "duration_s", "count"),
-    "silences": ("endpoint", "client_view_code", "silence_s", "count"),
-    "ends": ("initiator", "end", "ended_by", "count"),
-    "views": (
-        *("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance"),
-        "count",
-    ),
-}
-"""Columns of the tables that plots take, where there are no rows."""
 
 TEXTS_SHOWN = 500
 """Codes, and documented texts, that a report holds: hostile input may bring 65,536 codes."""
@@ -179,45 +165,12 @@ class Report:
         """
         import pandas as pd
 
-        rows = self._rows_of(name)
+        rows = tables.rows_of(self.document, name)
         rows = [{n: to_unicode(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows]
-        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(TABLES.get(name, ())))
+        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(tables.COLUMNS.get(name, ())))
         if name == "timeline":
             frame["time"] = pd.to_datetime(frame["time"], utc=True)
         return frame
-
-    def _rows_of(self, name: str) -> list[dict[str, Any]]:
-        document = self.document
-        if name == "codes":
-            undetermined = [row | {"code": None, "provenance": "undetermined"} for row in document["undetermined"]]
-            unopened = [row | {"provenance": "synthesized"} for row in document["never_opened"]]
-            return [*document["frequencies"], *document["illegal"], *undetermined, *unopened]
-        if name == "timeline":
-            return [row for row in document["timeline"]["bins"] if row["bucket"] != "never_opened"]
-        if name in ("durations", "silences"):
-            code, seconds = ("code", "duration_s") if name == "durations" else ("client_view_code", "silence_s")
-            return [
-                {
-                    "endpoint": entry["endpoint"],
-                    code: entry["code"],
-                    seconds: math.sqrt(step["from_s"] * step["to_s"]),
-                    "count": step["count"],
-                }
-                for entry in document[name]
-                for step in entry["bins"]
-            ]
-        if name == "views":
-            sides = ("client", "server")
-            return [
-                {f"{side}_view_code": row[side] for side in sides}
-                | {f"{side}_view_provenance": row[f"{side}_provenance"] for side in sides}
-                | {"count": row["count"]}
-                for row in document["views"]
-            ]
-        block = document[name]
-        if not isinstance(block, list):
-            raise KeyError(name)
-        return block
 
     def _shared(self, redact: bool) -> dict[str, Any]:
         return redacted(self.document) if redact else self.document

@@ -5,7 +5,6 @@ dark. Hatches are small patterns of our own, ids are unique on the page, and bar
 """
 
 import io
-import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
@@ -296,54 +295,7 @@ def _look(path: ET.Element) -> dict[str, str]:
     return {name: value for name, value in path.attrib.items() if name != "d"}
 
 
-def code_views(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """All views as `plot_codes` counts them; proxies' are not in the shares and stand in a table of their own."""
-    rows = [{**row, "evidence": None} for row in document["frequencies"]]
-    # an illegal code that a log names is one by what it says of its origin
-    rows += [
-        {**row, "evidence": "log_received" if row["provenance"] == "reported" else None} for row in document["illegal"]
-    ]
-    rows += [{**row, "code": None, "provenance": "undetermined"} for row in document["undetermined"]]
-    rows += [{**row, "provenance": "synthesized"} for row in document["never_opened"]]
-    return rows
-
-
-def view_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What both sides report; where one has no view the connection was never opened."""
-    return [
-        {
-            **{f"{side}_view_code": row[side] for side in ("client", "server")},
-            **{f"{side}_view_provenance": row[f"{side}_provenance"] for side in ("client", "server")},
-            "handshake": None if row["client_provenance"] and row["server_provenance"] else "failed",
-            "count": row["count"],
-        }
-        for row in rows
-    ]
-
-
-def steps(entries: list[dict[str, Any]], column: str, code: str) -> list[dict[str, Any]]:
-    """Steps of durations or silences at their middles."""
-    return [
-        {
-            "endpoint": entry["endpoint"],
-            code: entry["code"],
-            column: math.sqrt(step["from_s"] * step["to_s"]),
-            "count": step["count"],
-        }
-        for entry in entries
-        for step in entry["bins"]
-    ]
-
-
 def steps_between(first: str, last: str, step_s: float) -> int:
     """How many steps of time lie between two instants in RFC 3339, both included."""
     begin, end = (np.datetime64(time.rstrip("Z"), "ns").astype("int64") for time in (first, last))
     return int((end - begin) // round(step_s * 1e9)) + 1
-
-
-def step_name(step_s: float) -> str:
-    """A step of time as options and plots take it."""
-    for unit, seconds in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if step_s % seconds == 0:
-            return f"{round(step_s / seconds)}{unit}"
-    return f"{round(step_s * 1000)}ms"

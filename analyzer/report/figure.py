@@ -484,6 +484,14 @@ def draw_empty(ax: Axes, language: Language) -> None:
     ax.text(0.5, 0.5, language.label("plot.empty"), transform=ax.transAxes, ha="center", va="center", color=NOTE)
 
 
+def finish_empty(ax: Axes, language: Language, title: str, notes: Sequence[str]) -> Axes:
+    """An Axes that says that there is nothing to draw, below its title and notes."""
+    draw_empty(ax, language)
+    write_title(ax, language, title, notes)
+    describe(ax, title, [language.label("plot.empty"), *notes])
+    return ax
+
+
 def patch_of(look: Look, label: str) -> Patch:
     """What a legend shows for a look."""
     return Patch(facecolor=look.colour, hatch=look.hatch, edgecolor=look.ink, linewidth=0, label=label)

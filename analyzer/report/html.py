@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from analyzer.knowledge.language import Language
 from analyzer.model import Provenance
-from analyzer.report import drawing, story
+from analyzer.report import drawing, story, tables
 from analyzer.report.drawing import Drawing
 from analyzer.report.fragment import (
     DASH,
@@ -35,6 +35,7 @@ from analyzer.report.fragment import (
     wireshark_filter,
 )
 from analyzer.report.text import visible
+from analyzer.selection import step_text
 
 ANSWERS_SHOWN = 3
 """Findings that the first screen names."""
@@ -166,7 +167,7 @@ class _Page:
             by = "story.logged_by" if row["system"] else "story.unknown_system"
             yield {
                 "ends": [],
-                "target": self.t("story.log_head", source=visible(row["source"]), record=row["record"]),
+                "target": story.log_head(row, self.language),
                 "place": self.t(by, system=row["system"]),
                 "sentences": story.tell_logged(row, self.language),
                 "do": story.advice([row["diagnosis"]], self.language),
@@ -266,7 +267,7 @@ class _Page:
         if not document["frequencies"]:
             return None
         title = self.t("plot.codes_title")
-        figure = self._drawn("codes", drawing.code_views(document), title)
+        figure = self._drawn("codes", tables.rows_of(document, "codes"), title)
         return Section("frequencies", title, "frequencies", (), figure, self.frequency_grids())
 
     def frequency_grids(self) -> list[Grid]:
@@ -330,7 +331,7 @@ class _Page:
             ]
             for row in rows
         ]
-        figure = self._drawn("views", drawing.view_pairs(rows), title)
+        figure = self._drawn("views", tables.rows_of(self.document, "views"), title)
         grid = self._grid(title, self._headings(*names), cells)
         return Section("views", title, drawing=figure, grids=[grid], folds=figure is not None)
 
@@ -369,7 +370,7 @@ class _Page:
         table = [{**row, "evidence": "handshake_failed" if row["bucket"] == "never_opened" else None} for row in bins]
         step_s = timeline["step_s"]
         n_steps = drawing.steps_between(bins[0]["time"], bins[-1]["time"], step_s)
-        step = drawing.step_name(step_s) if n_steps <= STEPS_DRAWN else None
+        step = step_text(step_s) if n_steps <= STEPS_DRAWN else None
         figure = self._drawn("timeline", table, title, freq=step)
         caption = f"{title}: {self.t('report.timeline_step', step=self.language.step(step_s))}"
         return Section("timeline", title, "tables", notes, figure, [self._timeline_grid(caption, bins)], folds=True)
@@ -402,14 +403,11 @@ class _Page:
 
     def _times(self) -> Iterator[Section | None]:
         """How long connections lasted, how long they were silent, and which timers that fits."""
-        for name, column, code in (
-            ("durations", "duration_s", "code"),
-            ("silences", "silence_s", "client_view_code"),
-        ):
+        for name in ("durations", "silences"):
             entries = self.document[name]
             if entries:
                 title = self.t(f"report.{name}")
-                figure = self._drawn(name, drawing.steps(entries, column, code), title)
+                figure = self._drawn(name, tables.rows_of(self.document, name), title)
                 grid = self._time_grid(title, entries)
                 yield Section(name, title, drawing=figure, grids=[grid], folds=figure is not None)
         if self.document["timers"]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -31,8 +30,8 @@ from analyzer.report.figure import (
     axes_for,
     count_by,
     describe,
-    draw_empty,
     find_never_opened,
+    finish_empty,
     in_order,
     label_axes,
     left_out_text,
@@ -295,10 +294,7 @@ def plot_timeline(
         label_axes(ax, language.label("plot.time_axis"), language.label("plot.per_step_axis", step=step))
         notes = [untimed]
         if not lanes.counts:
-            draw_empty(ax, language)
-            write_title(ax, language, title, notes)
-            describe(ax, title, [language.label("plot.empty"), *notes])
-            return ax
+            return finish_empty(ax, language, title, notes)
         handles = _draw_lanes(ax, lanes, place, language, "plot.views", is_named=True)
         first, last = int(table["step"].min()), int(table["step"].max())
         left, width = place(np.array([first, last]))
@@ -465,10 +461,7 @@ def _plot_seconds(
         if len(shown) and values.min() < LEAST_S:
             notes.append(language.label("plot.at_least", least=tick_seconds(language, LEAST_S)))
         if not lanes.counts:
-            draw_empty(ax, language)
-            write_title(ax, language, title, notes)
-            describe(ax, title, [language.label("plot.empty"), *notes])
-            return ax
+            return finish_empty(ax, language, title, notes)
         ax.set_xscale("log")
         handles = _draw_lanes(ax, lanes, place, language, noun, is_named=lane is not None)
         low, high = shown.min(), shown.max()

@@ -6,11 +6,10 @@ from typing import Any
 from analyzer.knowledge.language import Language
 from analyzer.report.story import (
     advice,
-    assumptions,
-    filters,
     first_text,
     headline,
-    period,
+    log_head,
+    notes,
     tell,
     tell_logged,
     timer_text,
@@ -54,14 +53,12 @@ class _Writer:
         self.title(label("report.title"), 1)
         if document["partial"]:
             self.put(f"**{escape(label('report.interrupted'))}**", "")
-        head = [headline(document, language), period(document, language), filters(document, language)]
-        self.put(*(escape(text) for text in (*head, *assumptions(document, language)) if text), "")
+        self.put(*(escape(text) for text in (headline(document, language), *notes(document, language))), "")
         for story in document["stories"]:
             where = " ".join(visible(story[name]) for name in ("client", "server", "host", "path") if story[name])
             self._told(where, tell(story, language), [view["diagnosis"] for view in story["views"]])
         for row in document["log_stories"]:
-            where = label("story.log_head", source=visible(row["source"]), record=row["record"])
-            self._told(where, tell_logged(row, language), [row["diagnosis"]])
+            self._told(log_head(row, language), tell_logged(row, language), [row["diagnosis"]])
         for name in ("frequencies", "illegal"):
             self._frequencies(name, document[name])
         for name in ("undetermined", "never_opened", "proxy"):

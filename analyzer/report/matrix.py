@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -19,8 +18,8 @@ from analyzer.report.figure import (
     axes_for,
     count_by,
     describe,
-    draw_empty,
     find_never_opened,
+    finish_empty,
     in_order,
     label_axes,
     left_out_text,
@@ -171,10 +170,7 @@ def _plot_matrix(
         notes = [language.count("plot.connections", int(values.sum()))] if values.size else []
         notes.append(left_out)
         if not values.size:
-            draw_empty(ax, language)
-            write_title(ax, language, title, notes)
-            describe(ax, title, [language.label("plot.empty"), *notes])
-            return ax
+            return finish_empty(ax, language, title, notes)
         colours = mpl.colormaps["Blues"]
         norm = PowerNorm(0.5, vmin=0, vmax=values.max() * 1.25)
         ax.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.5)

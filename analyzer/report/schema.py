@@ -11,6 +11,7 @@ from typing import Any
 from analyzer.model import (
     CLOSES,
     CONNECTIONS,
+    DIMENSIONS,
     INPUTS,
     Column,
     End,
@@ -21,7 +22,6 @@ from analyzer.model import (
     Provenance,
     Received,
 )
-from analyzer.report.counts import DIMENSIONS
 from analyzer.report.document import SCHEMA
 
 

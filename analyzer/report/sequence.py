@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 

@@ -170,6 +170,11 @@ def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
     return []
 
 
+def log_head(row: dict[str, Any], language: Language) -> str:
+    """Where a logged close stands."""
+    return language.label("story.log_head", source=visible(row["source"]), record=row["record"])
+
+
 def tell_logged(row: dict[str, Any], language: Language) -> list[str]:
     """What a logged close tells."""
     side = language.label(f"side_first.{row['endpoint']}")

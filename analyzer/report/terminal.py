@@ -18,6 +18,7 @@ from analyzer.report.story import (
     advice,
     first_text,
     headline,
+    log_head,
     notes,
     nothing_found,
     sent_text,
@@ -192,7 +193,7 @@ class _Printer:
 
     def _log_story(self, row: dict[str, Any]) -> None:
         self._line()
-        head = self._label("story.log_head", source=visible(row["source"]), record=row["record"])
+        head = log_head(row, self._language)
         by = "story.logged_by" if row["system"] else "story.unknown_system"
         self._console.print(Text.assemble((head, "bold"), f"  {self._label(by, system=row['system'])}"))
         self._told(tell_logged(row, self._language), [row["diagnosis"]])
