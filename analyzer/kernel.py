@@ -1,11 +1,12 @@
 """The one place that knows how functions are compiled.
 
-`@kernel` registers a plain function and returns it, so small inputs never wait for a compiler. `compile_all` imports
-Numba and rebinds every registered name to its compiled twin; kernels find each other through module globals, so the
-rebinding reaches the calls between them too. Rules for what may stand in a kernel are in CONTRIBUTING.md.
+`@kernel` registers a plain function and returns it, so small inputs never wait for a compiler. `compile_all` rebinds
+every registered name to its compiled twin, `load_all` those that an earlier run has left machine code of; what callers
+find through module globals is then the twin. Rules for what may stand in a kernel are in CONTRIBUTING.md.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -13,9 +14,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from analyzer import native
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,8 +29,8 @@ or two, and every later run starts from the cache."""
 INTERPRETED_S = 50e-6
 """Seconds that a packet takes interpreted: input that takes longer, whatever its reason, is compiled sooner."""
 
-LOAD_AFTER_PACKETS = 6_000
-"""With a filled cache the compiled kernels are ready in about 0.5 s: 6,000 packets read interpreted take as long."""
+LOAD_AFTER_PACKETS = 1_000
+"""With a filled cache the compiled kernels are ready in about 0.05 s: 1,000 packets read interpreted take as long."""
 
 LAST_MODULE = f"{__package__}.capture.tracker"
 """The module that imports every other one with kernels."""
@@ -36,9 +39,13 @@ CACHES_KEPT = 3
 """Compiled kernels of older versions that may stay in the user's cache directory."""
 
 _plain: dict[tuple[str, str], Callable[..., Any]] = {}
-_compiled: dict[tuple[str, str], Callable[..., Any]] = {}
-_is_compiled = False
+_compiled: dict[tuple[str, str], "Compiled"] = {}
+_dispatchers: dict[tuple[str, str], Any] = {}
+_state = 0
 _is_automatic = True
+
+INTERPRETED, LOADED, COMPILED = 0, 1, 2
+"""States: kernels run as written; those that lie in the cache run compiled; all do."""
 
 
 def kernel(function: Function) -> Function:
@@ -48,8 +55,8 @@ def kernel(function: Function) -> Function:
 
 
 def is_compiled() -> bool:
-    """Whether the kernels run compiled in this process."""
-    return _is_compiled
+    """Whether the kernels run compiled in this process, or those do that were compiled before."""
+    return _state != INTERPRETED
 
 
 def _registered() -> dict[tuple[str, str], Callable[..., Any]]:
@@ -58,6 +65,7 @@ def _registered() -> dict[tuple[str, str], Callable[..., Any]]:
     return _plain
 
 
+@functools.cache
 def digest() -> str:
     """Fingerprint of all kernel modules' sources and of the versions that shape compiled code.
 
@@ -67,8 +75,9 @@ def digest() -> str:
     import importlib.metadata  # 17 ms that small inputs need not wait for
 
     parts = [platform.machine(), sys.version, importlib.metadata.version("numba"), importlib.metadata.version("numpy")]
+    parts += [native.describe_host(), str(native.OPTIONS)]
     state = hashlib.sha256("\n".join(parts).encode())
-    for name in sorted({module for module, _ in _registered()} | {f"{__package__}.model"}):
+    for name in sorted({module for module, _ in _registered()} | {f"{__package__}.model", native.__name__}):
         path = sys.modules[name].__file__
         state.update(name.encode())
         state.update(Path(path).read_bytes() if path else b"")
@@ -86,6 +95,7 @@ def cache_root() -> Path:
     return Path(base) / "wsclose" / "kernels"
 
 
+@functools.cache
 def _cache_directory() -> Path | None:
     """The writable directory of this digest, or None where there is none; older ones beyond a few are removed."""
     try:
@@ -104,9 +114,9 @@ def _cache_directory() -> Path | None:
 
 
 def is_cached() -> bool:
-    """Whether an earlier run has left compiled kernels of exactly these sources."""
+    """Whether an earlier run has left machine code of exactly these sources."""
     with contextlib.suppress(OSError, RuntimeError):
-        return has_numba() and any((cache_root() / digest()).glob("**/*.nbi"))
+        return has_numba() and any((cache_root() / digest()).glob("*.kernel"))
     return False
 
 
@@ -115,44 +125,123 @@ def has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+class Compiled:
+    """A kernel that runs as machine code: loaded where an earlier run has left it, else made on the first call.
+
+    Attributes:
+        kinds: The kinds of arguments it was called with; more than one costs another compilation.
+
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        """Begin with nothing loaded."""
+        self.__name__ = name
+        self._place = module, name
+        self._loaded: dict[str, Callable[[Sequence[Any]], Any]] = {}
+
+    @property
+    def kinds(self) -> list[str]:
+        """See above."""
+        return list(self._loaded)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run it."""
+        kinds = native.describe_arguments(arguments)
+        call = self._loaded.get(kinds)
+        if call is None:
+            call = self._find(kinds)
+            if call is None and _state == LOADED:
+                return _plain[self._place](*arguments)
+            call = self._loaded[kinds] = call or self._make(kinds, arguments)
+        return call(arguments)
+
+    def _path(self, kinds: str) -> Path | None:
+        directory = _cache_directory()
+        module, name = self._place
+        tail = hashlib.sha256(kinds.encode()).hexdigest()[:10]
+        return None if directory is None else directory / f"{module}.{name}-{tail}.kernel"
+
+    def _find(self, kinds: str) -> Callable[[Sequence[Any]], Any] | None:
+        path = self._path(kinds)
+        try:
+            code = None if path is None else native.Code.unpack(path.read_bytes())
+        except OSError:
+            return None
+        return None if code is None else native.load(code, self.__name__)
+
+    def _make(self, kinds: str, arguments: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
+        with _bound(_make_dispatchers()):
+            code = native.build(_plain[self._place], arguments)
+        path = self._path(kinds)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                part = path.with_suffix(f".{os.getpid()}")
+                part.write_bytes(code.pack())
+                part.replace(path)
+        return native.load(code, self.__name__)
+
+
+@contextlib.contextmanager
+def _bound(functions: Mapping[tuple[str, str], Any]) -> Iterator[None]:
+    """Bind every kernel's name to one of these for a while."""
+    before = {(module, name): getattr(sys.modules[module], name) for module, name in functions}
+    try:
+        _bind(functions)
+        yield
+    finally:
+        _bind(before)
+
+
+def _bind(functions: Mapping[tuple[str, str], Any]) -> None:
+    for (module, name), function in functions.items():
+        setattr(sys.modules[module], name, function)
+
+
+def _make_dispatchers() -> dict[tuple[str, str], Any]:
+    """Every kernel as Numba sees it when it compiles another one that calls it."""
+    if not _dispatchers:
+        if sys.stderr is not None and sys.stderr.isatty():
+            sys.stderr.write("wsclose: compiling for this machine; this happens once and takes some seconds\n")
+        for place, function in _registered().items():
+            _dispatchers[place] = native.make_dispatcher(function)
+    return _dispatchers
+
+
 def compile_all() -> bool:
     """Rebind every kernel to its compiled form, bounds-checked; False where Numba is not installed.
 
     Machine code comes from the cache, or is made on the first call of each kernel. Said once on a terminal, because
     the first time takes seconds.
     """
-    global _is_compiled
-    if _is_compiled:
-        return True
-    if not _compiled and not _make_compiled():
-        return False
-    for (module, name), function in _compiled.items():
-        setattr(sys.modules[module], name, function)
-    _is_compiled = True
+    global _state
+    if _state != COMPILED:
+        if not has_numba():
+            return False
+        _bind({place: _twin(place) for place in _registered()})
+        _state = COMPILED
     return True
 
 
-def _make_compiled() -> bool:
-    if not has_numba():
-        return False
-    if sys.stderr is not None and sys.stderr.isatty() and not is_cached():
-        sys.stderr.write("wsclose: compiling for this machine; this happens once and takes some seconds\n")
+def load_all() -> None:
+    """Rebind the kernels that an earlier run has left machine code of: no compiler is needed, nor waited for."""
+    global _state
     directory = _cache_directory()
-    import numba
+    if _state != INTERPRETED or directory is None:
+        return
+    names = {path.name.rpartition("-")[0] for path in directory.glob("*.kernel")}
+    _bind({place: _twin(place) for place in _registered() if ".".join(place) in names})
+    _state = LOADED
 
-    if directory is not None:
-        numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    for place, function in _registered().items():
-        _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True, forceinline=True)(function)
-    return True
+
+def _twin(place: tuple[str, str]) -> Compiled:
+    return _compiled.setdefault(place, Compiled(*place))
 
 
 def interpret_all() -> None:
     """Undo `compile_all`: tests run every kernel both ways."""
-    global _is_compiled
-    for (module, name), function in _plain.items():
-        setattr(sys.modules[module], name, function)
-    _is_compiled = False
+    global _state
+    _bind(_plain)
+    _state = INTERPRETED
 
 
 def set_automatic(automatic: bool) -> None:
@@ -162,11 +251,13 @@ def set_automatic(automatic: bool) -> None:
 
 
 def expect(n_packets: int) -> None:
-    """Say how many packets are known to come: compiles when that is worth the wait."""
-    if _is_compiled or not _is_automatic or n_packets < LOAD_AFTER_PACKETS:
+    """Say how many packets are known to come: compiles, or loads what was compiled, when that is worth the wait."""
+    if not _is_automatic or n_packets < LOAD_AFTER_PACKETS or _state == COMPILED:
         return
-    if n_packets >= COMPILE_AFTER_PACKETS or is_cached():
+    if n_packets >= COMPILE_AFTER_PACKETS:
         compile_all()
+    elif _state == INTERPRETED and is_cached():
+        load_all()
 
 
 def plain_kernels() -> dict[str, Callable[..., Any]]:

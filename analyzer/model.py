@@ -9,6 +9,7 @@ at position 1. Packet numbers start at 1, as Wireshark counts; 0 means "no such 
 """
 
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -722,11 +723,14 @@ def _make_table(schema: Sequence[Column], columns: dict[str, Values], n_rows: in
     return Table(schema, columns, n_rows=n_rows)
 
 
+@functools.lru_cache(1 << 12)
+def _names_of(bits: int) -> tuple[str, ...]:
+    return tuple(str(flag.name).lower() for flag in ANOMALIES if bits & flag)
+
+
 def anomaly_names(bits: int) -> list[str]:
     """Names of the set bits in declaration order, lower case: `["unmasked_client"]`."""
-    if not bits:
-        return []
-    return [str(flag.name).lower() for flag in ANOMALIES if bits & flag]
+    return [*_names_of(bits)] if bits else []
 
 
 def format_time(ns: int | None) -> str | None:

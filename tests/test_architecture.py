@@ -16,6 +16,7 @@ ORDER = [
         "model",
         "errors",
         "selection",
+        "native",
         "kernel",
         "packing",
         "capture.wire",

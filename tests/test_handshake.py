@@ -797,3 +797,24 @@ def test_any_bytes_are_parsed(data):
         handshake.parse_request(content)
         answer = handshake.parse_response(content)
         assert all(value is None or isinstance(value, str) for value in answer)
+
+
+names = st.sampled_from(
+    ["Host", "host", "HOST ", "User-Agent", "Hostname", "X-Host", "Server", "Sec-WebSocket-Protocol"]
+)
+values = st.text(st.sampled_from("ab,: \t\xe9"), max_size=8)
+lines = st.lists(st.tuples(names, values, st.sampled_from(["\r\n", "\n", "\r\n \t", "\n\t"])), max_size=6)
+
+
+@given(lines, st.booleans())
+def test_single_headers_are_read_as_whole_heads_are(lines, is_request):
+    """Reading one header without the others gives what reading all of them gives."""
+    first = "GET /chat HTTP/1.1\r\n" if is_request else SWITCHING
+    content = (first + "".join(f"{name}:{value}{end}" for name, value, end in lines) + "\r\n\r\n").encode("latin-1")
+    _, headers = parse_head(content)
+    if is_request:
+        request = handshake.parse_request(content)
+        assert request == ("/chat", headers.get("host"), headers.get("user-agent"))
+    else:
+        wanted = ("server", "sec-websocket-protocol", "sec-websocket-extensions")
+        assert handshake.parse_response(content) == tuple(headers.get(name) for name in wanted)

@@ -128,7 +128,7 @@ def test_every_kernel_has_one_compiled_signature(tmp_path):
         f"for _ in stream({str(SAMPLES)!r}): pass\n"
         f"for ports, most in (((), 9), ((80,), 512), ((80,), 1)):\n"
         f"    for _ in stream({str(path)!r}, ports=ports, max_flows=most): pass\n"
-        "print({place: n for place, f in kernel._compiled.items() if (n := len(f.signatures)) > 1})"
+        "print({place: n for place, f in kernel._compiled.items() if (n := len(f.kinds)) > 1})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{}"
@@ -147,7 +147,8 @@ def test_compiled_kernels_come_from_the_cache_and_a_changed_source_does_not(tmp_
         "import sys\nfrom analyzer import kernel\nfrom analyzer.capture import wire\nimport numpy as np\n"
         "print(kernel.is_cached(), kernel.compile_all())\n"
         "print(wire.be16(np.frombuffer(b'\\x01\\x02', np.uint8), 0), kernel.is_cached())\n"
-        "before = kernel.digest()\nkernel._plain['json', 'x'] = None\nimport json\nprint(kernel.digest() != before)"
+        "before = kernel.digest()\nkernel._plain['json', 'x'] = None\nimport json\nkernel.digest.cache_clear()\n"
+        "print(kernel.digest() != before)"
     )
     environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)}
     runs = [
@@ -198,3 +199,53 @@ def test_reader_hands_out_read_only_bytes():
     chunk = next(container.Reader(io.BytesIO(content), "x").chunks())
     assert not chunk.data.flags.writeable
     assert chunk.data.flags.c_contiguous
+
+
+def test_damaged_machine_code_is_made_again(tmp_path):
+    """A broken object would take the process down: it is recognised, and replaced."""
+    pytest.importorskip("numba")
+    script = (
+        "from analyzer import kernel\nfrom analyzer.capture import wire\nimport numpy as np\nkernel.compile_all()\n"
+        "print(wire.be16(np.frombuffer(b'\\x01\\x02', np.uint8), 0))"
+    )
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+
+    def run():
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert run() == "258"
+    (file,) = tmp_path.rglob("*.kernel")
+    whole = file.read_bytes()
+    for broken in (whole[:-100], whole[:20], b"", b"{}\n" + whole, whole[:200] + b"\0" + whole[201:]):
+        file.write_bytes(broken)
+        assert run() == "258"
+        assert file.read_bytes() == whole
+
+
+def test_kernels_that_lie_in_the_cache_run_without_numba(tmp_path):
+    """Numba takes 0.3 s to import: only what compiles needs it."""
+    pytest.importorskip("numba")
+    path = tmp_path / "x.pcap"
+    path.write_bytes(pcap(conversations()))
+    script = (
+        "import sys\nfrom analyzer import kernel\nfrom analyzer.analysis import stream\n{0}\n"
+        f"for _ in stream({str(path)!r}): pass\n"
+        "print('numba' in sys.modules, kernel.is_compiled())"
+    )
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", script.format(first)], env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for first in ("kernel.compile_all()", "kernel.load_all()", "kernel.compile_all()", "")
+    ]
+    assert said == [["True", "True"], ["False", "True"], ["False", "True"], ["False", "False"]]
+
+
+def test_a_kernel_takes_integers_arrays_and_rows_only(restore_kernels):
+    pytest.importorskip("numba")
+    kernel.compile_all()
+    for wrong in (b"\x01\x02", np.zeros((2, 2), np.uint8), np.zeros(8, np.uint8)[::2], 1.5):
+        with pytest.raises(TypeError, match="no kernel takes"):
+            wire.be16(wrong, 0)

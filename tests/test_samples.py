@@ -7,7 +7,7 @@ import pytest
 from conftest import SAMPLES
 from reading import analyze
 
-from analyzer.verdict.connections import format_endpoint
+from analyzer.verdict.connections import format_address
 
 FIELDS = ("code", "provenance", "evidence", "received", "wire_code", "sent", "sent_code", "record")
 METADATA = sorted(SAMPLES.glob("*.toml"))
@@ -93,7 +93,7 @@ def test_samples_give_different_first_advice_for_different_evidence(read_rows):
 
 
 def test_addresses_are_written_as_people_write_them():
-    assert format_endpoint(0, 0xFFFF0A000001, 80) == "10.0.0.1:80"
-    assert format_endpoint(0, 1, 443) == "[::1]:443"
+    assert format_address(0, 0xFFFF0A000001) == "10.0.0.1"
+    assert format_address(0, 1) == "[::1]"
     # the upper half is a signed number with the same bits
-    assert format_endpoint(0x20010DB800000000, -1, 9) == "[2001:db8::ffff:ffff:ffff:ffff]:9"
+    assert format_address(0x20010DB800000000, -1) == "[2001:db8::ffff:ffff:ffff:ffff]"

@@ -309,7 +309,8 @@ def read_http(
     base = slot * MAX_HEAD_BYTES
     have = int64(stream["head_bytes"])
     take = min(n, MAX_HEAD_BYTES - have)
-    heads[base + have : base + have + take] = data[off : off + take]
+    for k in range(take):
+        heads[base + have + k] = int64(data[off + k])
     total = have + take
     is_request = is_request_start(heads_view, base, total)
     if not is_request and not begins(heads_view, base, total, HTTP_VERSION):
@@ -496,25 +497,6 @@ def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
     return first.rstrip("\r"), headers
 
 
-def parse_request(head: bytes) -> Request:
-    """Read an upgrade request (RFC 6455 section 4.1)."""
-    line, headers = parse_head(head)
-    words = line.split(" ")
-    return Request(
-        words[1] if len(words) > 1 else None,
-        headers.get("host"),
-        headers.get("user-agent"),
-    )
-
-
-def parse_response(head: bytes) -> Response:
-    """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
-    _, headers = parse_head(head)
-    return Response(
-        headers.get("server"), headers.get("sec-websocket-protocol"), headers.get("sec-websocket-extensions")
-    )
-
-
 KEY_FIELD, ACCEPT_FIELD = b"\nsec-websocket-key:", b"\nsec-websocket-accept:"
 CHOSEN_FIELDS = (
     (b"\nsec-websocket-protocol:", Anomaly.UNREQUESTED_SUBPROTOCOL),
@@ -542,7 +524,38 @@ def _field(head: bytes, lower: bytes, at: int, name: bytes) -> bytes:
     end = lower.find(b"\n", begin)
     if lower[end + 1 : end + 2] in (b" ", b"\t") or lower.find(name, end) >= 0:
         return parse_head(head)[1].get(name[1:-1].decode("ascii"), "").encode("latin-1")
-    return head[begin:end].strip()
+    return head[begin:end].strip(b" \t\r")
+
+
+def _text(head: bytes, lower: bytes, name: bytes) -> str | None:
+    """The value of one header as text, None where it is not there; arguments as for `_field`."""
+    at = lower.find(name)
+    if at >= 0:
+        return _field(head, lower, at, name).decode("latin-1")
+    if lower.find(name[:-1]) < 0:
+        return None
+    return parse_head(head)[1].get(name[1:-1].decode("ascii"))  # blanks before the colon
+
+
+def parse_request(head: bytes) -> Request:
+    """Read an upgrade request (RFC 6455 section 4.1)."""
+    words = head.partition(b"\n")[0].rstrip(b"\r").split(b" ", 2)
+    lower = head.lower()
+    return Request(
+        words[1].decode("latin-1") if len(words) > 1 else None,
+        _text(head, lower, b"\nhost:"),
+        _text(head, lower, b"\nuser-agent:"),
+    )
+
+
+def parse_response(head: bytes) -> Response:
+    """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
+    lower = head.lower()
+    return Response(
+        _text(head, lower, b"\nserver:"),
+        _text(head, lower, b"\nsec-websocket-protocol:"),
+        _text(head, lower, b"\nsec-websocket-extensions:"),
+    )
 
 
 def _chosen(head: bytes, lower: bytes, name: bytes) -> set[bytes]:

@@ -196,8 +196,8 @@ def park(
     row["ack_pos"] = ack
     row["follower"] = after
     row["in_use"] = 1
-    if n > 0:
-        pool[used : used + n] = data[off : off + n]
+    for k in range(n):
+        pool[used + k] = int64(data[off + k])
     state[POOL_USED] = used + n
     state[N_PARKED] = index + 1
     if before >= 0:

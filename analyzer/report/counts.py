@@ -309,8 +309,8 @@ class Counts:
             connections = connections.take(opened)
         self.ends.update(zip(*(connections[c] for c in END_COLUMNS), strict=True))
         self.pairs.update(zip(*(connections[c] for c in PAIR_COLUMNS), strict=True))
-        codes = connections["client_view_code"]
-        _add_durations(self.silences, (("client", code) for code in codes), connections["silence_s"])
+        codes, ids = _number(connections["client_view_code"])
+        _add_durations(self.silences, [("client", code) for code in codes], ids, connections["silence_s"])
 
     def _add_anomalies(self, table: Table) -> None:
         for names in filter(None, table["anomalies"]):
@@ -324,19 +324,14 @@ class Counts:
                 self.logged.append(row)
 
     def _add_views(self, closes: Table) -> None:
-        numbers: defaultdict[tuple[Any, ...], int] = defaultdict(itertools.count().__next__)
-        columns = zip(*(closes[c] for c in VIEW_COLUMNS), strict=True)
-        ids = np.fromiter(map(numbers.__getitem__, columns), np.int64, len(closes))
-        keys = list(numbers)
+        keys, ids = _number(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
         given = closes["time"]
         times = np.array([UNTIMED if t is None else t for t in given] if None in given else given, np.int64)
         self._note_times(keys, ids, times, closes)
         cells = [Cell(key[0], key[1], key[2], bucket(*key[:4])) for key in keys]
         self.timeline.add(times, ids, cells)
-        seconds = closes["duration_s"]
-        if any(cell.bucket == "never_opened" for cell in cells):
-            seconds = [None if cells[i].bucket == "never_opened" else s for i, s in zip(ids, seconds, strict=True)]
-        _add_durations(self.durations, zip(closes["endpoint"], closes["code"], strict=True), seconds)
+        is_opened = np.array([cell.bucket != "never_opened" for cell in cells])[ids]
+        _add_durations(self.durations, [cell[:2] for cell in cells], ids, closes["duration_s"], is_opened)
         self._add_dimensions(closes, ids, cells)
 
     def _note_times(self, keys: list[tuple[Any, ...]], ids: Rows, times: Rows, closes: Table) -> None:
@@ -362,7 +357,9 @@ class Counts:
                 self._keep_rows(key, order[ends[i] - counted[i] : ends[i]], times, records, closes)
 
     def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
-        time = closes["time"][i]
+        time, held = closes["time"][i], self.first.get(key)
+        if held is not None and (UNTIMED if time is None else time) > held.time:
+            return
         peer = closes["server"][i] if key[0] == "client" else closes["client"][i]
         example = Example(
             UNTIMED if time is None else time,
@@ -371,7 +368,7 @@ class Counts:
             closes["connection"][i] or "",
             peer or "",
         )
-        self.first[key] = min(example, self.first.get(key, example))
+        self.first[key] = example if held is None else min(example, held)
 
     def _keep_rows(self, key: tuple[Any, ...], mine: Rows, times: Rows, records: Rows, closes: Table) -> None:
         kept = self.rows.get(key, [])
@@ -494,16 +491,28 @@ def _peers(closes: Table) -> list[str | None]:
     ]
 
 
+def _number(values: Iterable[Any]) -> tuple[list[Any], Rows]:
+    """The values that occur, each once, and for every value its place among them."""
+    numbers: defaultdict[Any, int] = defaultdict(itertools.count().__next__)
+    ids = np.fromiter(map(numbers.__getitem__, values), np.int64)
+    return list(numbers), ids
+
+
 def _add_durations(
     counter: Counter[tuple[str, int | None, int]],
-    groups: Iterable[tuple[str, int | None]],
+    groups: Sequence[tuple[str, int | None]],
+    ids: Rows,
     seconds: Sequence[float | None],
+    counts: Rows | None = None,
 ) -> None:
-    """Count seconds by their group and step; unknown ones are left out."""
-    if not any(value is not None for value in seconds):
+    """Count seconds by their group, `groups[ids]`, and step; unknown ones and those not in `counts` are left out."""
+    values = np.array(seconds, np.float64)  # None becomes not-a-number
+    known = ~np.isnan(values)
+    if counts is not None:
+        known &= counts
+    if not known.any():
         return
-    known = [(group, value) for group, value in zip(groups, seconds, strict=True) if value is not None]
-    steps = duration_steps(np.array([value for _, value in known], np.float64)).tolist()
-    counted = Counter(zip((group for group, _ in known), steps, strict=True))
-    for (group, step), n in counted.items():
-        counter[*group, step] += n
+    combined, n = np.unique(duration_steps(values[known]) * len(groups) + ids[known], return_counts=True)
+    steps, which = (combined // len(groups)).tolist(), (combined % len(groups)).tolist()
+    for step, i, count in zip(steps, which, n.tolist(), strict=True):
+        counter[(*groups[i], step)] += count

@@ -38,11 +38,11 @@ SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
 
 
-def format_endpoint(hi: int, lo: int, port: int) -> str:
-    """`ip:port`, IPv6 in brackets (RFC 5952)."""
+def format_address(hi: int, lo: int) -> str:
+    """An address as it stands before a port: IPv4 in dots, IPv6 in brackets (RFC 5952)."""
     if hi == 0 and lo >> 32 == 0xFFFF:
-        return f"{lo >> 24 & 255}.{lo >> 16 & 255}.{lo >> 8 & 255}.{lo & 255}:{port}"
-    return f"[{ipaddress.IPv6Address((hi & (2**64 - 1)) << 64 | lo & (2**64 - 1))}]:{port}"
+        return f"{lo >> 24 & 255}.{lo >> 16 & 255}.{lo >> 8 & 255}.{lo & 255}"
+    return f"[{ipaddress.IPv6Address((hi & (2**64 - 1)) << 64 | lo & (2**64 - 1))}]"
 
 
 def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> list[float | None]:
@@ -93,7 +93,8 @@ class _Names:
         flows = self._finished.flows
         is_b = (self._finished.connections["client_stream"] == 1) == is_client
         parts = [np.where(is_b, flows[f"b_{part}"], flows[f"a_{part}"]).tolist() for part in ("hi", "lo", "port")]
-        return [format_endpoint(*part) for part in zip(*parts, strict=True)]
+        hosts = {address: format_address(*address) for address in set(zip(parts[0], parts[1], strict=True))}
+        return [f"{hosts[hi, lo]}:{port}" for hi, lo, port in zip(*parts, strict=True)]
 
     @cached_property
     def client(self) -> list[str]:
@@ -106,10 +107,11 @@ class _Names:
     @cached_property
     def connection(self) -> list[str]:
         started = np.datetime_as_string(self._finished.flows["first_ns"].astype("datetime64[ns]")).tolist()
+        stamps = " ".join(started).replace("-", "").replace(":", "").split(" ")
         ordinals = self._finished.connections["ordinal"].tolist()
         return [
-            f"{stamp.replace('-', '').replace(':', '')}Z-{client}-{server}" + (f"-{ordinal + 1}" if ordinal else "")
-            for stamp, client, server, ordinal in zip(started, self.client, self.server, ordinals, strict=True)
+            f"{stamp}Z-{client}-{server}" + (f"-{ordinal + 1}" if ordinal else "")
+            for stamp, client, server, ordinal in zip(stamps, self.client, self.server, ordinals, strict=True)
         ]
 
 
