@@ -24,6 +24,7 @@ from packets import (
     frame,
     ipv4,
     pcap,
+    response,
     tcp,
 )
 from reading import analyze
@@ -413,3 +414,84 @@ def test_addresses_that_differ_anywhere_hash_apart():
         for base in (0, 0xFFFF00000000, 0x20010DB8 << 32):
             hashes = {int(flowtable.flow_hash(hi, lo ^ base, 0, 1, 5, keys)) for hi, lo in places}
             assert len(hashes) == len(places)
+
+
+@pytest.mark.parametrize("marks", [1 << 4, 1 << 20])
+def test_an_evicted_connection_is_not_counted_again(monkeypatch, marks):
+    """Its later packets make no second row, even where their port is forced, and no second TCP connection."""
+    monkeypatch.setattr(tracker, "MAX_DROPPED_MARKS", marks)
+    first = Conversation().upgrade()
+    first.text(CLIENT)
+    first.text(SERVER)
+    packets = list(first.packets)
+    others = []
+    for i in range(8):
+        other = Conversation(sport=41000 + i, ts_ns=first.ts_ns + i * 10**9).upgrade()
+        packets += other.packets
+        others.append(other)
+    begin = len(first.packets)
+    first.ts_ns = packets[-1].ts_ns
+    for _ in range(5):
+        first.text(CLIENT)
+        first.text(SERVER)
+    first.close(SERVER, 1001)
+    first.close(CLIENT, 1001)
+    first.end()
+    closes, own = follow([*packets, *first.packets[begin:]], max_flows=4, ports=(80,))
+    assert own.n_evicted >= 5
+    assert [row["evidence"] for row in closes if row["client"] == "10.0.0.1:40000"] == ["evicted"] * 2
+    assert own.n_flows == own.n_connections == 9
+
+
+def test_an_evicted_http_connection_may_still_open_a_websocket():
+    first = Conversation().open()
+    first.say(CLIENT, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    packets = list(first.packets)
+    for i in range(8):
+        packets += Conversation(sport=41000 + i, ts_ns=first.ts_ns + i * 10**9).upgrade().packets
+    begin = len(first.packets)
+    first.ts_ns = packets[-1].ts_ns
+    first.say(SERVER, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    first.say(CLIENT, REQUEST)
+    first.say(SERVER, response())
+    first.close(SERVER, 1001)
+    first.close(CLIENT, 1001)
+    first.end()
+    closes, own = follow([*packets, *first.packets[begin:]], max_flows=4)
+    assert [row["code"] for row in closes if row["client"] == "10.0.0.1:40000"] == [1001, 1001]
+    assert own.n_flows == 9
+
+
+def test_packets_captured_twice_are_no_retransmissions():
+    """Five copies of each packet, as mirror ports make them, then an idle connection: nobody vanished."""
+    talk = Conversation().upgrade()
+    talk.text(CLIENT)
+    copies = [Packet(p.ts_ns + i * 1000, p.data) for p in talk.packets for i in range(5)]
+    idle = Conversation(sport=50000, ts_ns=talk.ts_ns).upgrade().wait(20)
+    idle.text(CLIENT)
+    closes, _ = follow(copies + idle.packets)
+    assert {row["end"] for row in closes} == {"open"}
+
+
+def test_sequence_numbers_that_wrap_more_than_once():
+    """6 GB one way, cut off by a snaplen: what is missing lies inside one frame, its end is known."""
+    talk = Conversation().upgrade()
+    size, n = 60_000, 100_000
+    talk.segment(SERVER, struct.pack("!BBQ", 0x82, 127, size * n))
+    payload = b"\0" * size
+    data = ethernet(ipv4("10.0.0.2", "10.0.0.1", tcp(80, 40000, 0, talk.seq[CLIENT], ACK, payload)))[:54]
+    packets = []
+    at = talk.seq[SERVER]
+    for i in range(n):
+        packet = bytearray(data)
+        packet[38:42] = ((at + i * size) & 0xFFFFFFFF).to_bytes(4, "big")
+        packets.append(Packet(talk.ts_ns + i, bytes(packet), 54 + size))
+    talk.seq[SERVER] = (at + size * n) & 0xFFFFFFFF
+    begin = len(talk.packets)
+    talk.ts_ns += n
+    talk.close(SERVER, 1001)
+    talk.close(CLIENT, 1001)
+    talk.end()
+    closes, connections = analyze(pcap([*talk.packets[:begin], *packets, *talk.packets[begin:]]))
+    assert [(row["code"], row["confidence"]) for row in closes] == [(1001, "high")] * 2
+    assert connections[0]["server_gap_bytes"] == connections[0]["server_bytes"] == size * n > 2**32

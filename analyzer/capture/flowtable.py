@@ -21,6 +21,9 @@ IPV4_MAPPED = 0xFFFF
 EMPTY, DELETED = -1, -2
 """Hash slots without a flow; a deleted one does not end a search."""
 
+NOT_DROPPED, DROPPED_FLOW, DROPPED_WEBSOCKET = 0, 1, 2
+"""What `find_mark` says."""
+
 LINGER_NS = 2_000_000_000
 """How long a connection whose end is complete waits for stragglers, in time of the capture."""
 
@@ -78,6 +81,43 @@ def slot_of(slots: Rows, flows: Rows, keys: Rows, row: Rows) -> int:
     """`find_slot` for a FLOW row."""
     a_hi, a_lo, b_hi, b_lo = int64(row["a_hi"]), int64(row["a_lo"]), int64(row["b_hi"]), int64(row["b_lo"])
     return find_slot(slots, flows, keys, a_hi, a_lo, b_hi, b_lo, int64(row["a_port"]), int64(row["b_port"]))
+
+
+@kernel
+def remember_flows(chosen: Rows, flows: Rows, streams: Rows, dropped: Rows, keys: Rows) -> None:
+    """Mark flows that a limit is about to drop, so that their later packets are not counted as another connection.
+
+    One place for each hash: the latest flow there is remembered. Flows without data are not: a flood of them would
+    push out the others.
+    """
+    for i in range(len(chosen)):
+        flow = int64(chosen[i])
+        if int64(streams[2 * flow]["has_data"]) or int64(streams[2 * flow + 1]["has_data"]):
+            row = flows[flow]
+            mark = mark_of(row, keys)
+            if int64(row["connection"]) >= 0:
+                mark |= 1
+            dropped[(mark >> 32) & (len(dropped) - 1)] = mark
+
+
+@kernel
+def find_mark(row: Rows, dropped: Rows, keys: Rows) -> int:
+    """What is remembered of a flow that begins without a SYN: NOT_DROPPED, DROPPED_FLOW or DROPPED_WEBSOCKET."""
+    mark = mark_of(row, keys)
+    found = int64(dropped[(mark >> 32) & (len(dropped) - 1)])
+    if found | 1 != mark | 1:
+        return NOT_DROPPED
+    return DROPPED_WEBSOCKET if found & 1 else DROPPED_FLOW
+
+
+@kernel
+def mark_of(row: Rows, keys: Rows) -> int:
+    """62 bits that tell a flow from others, the lowest of them 0, never all 0."""
+    a_hi, a_lo, b_hi, b_lo = int64(row["a_hi"]), int64(row["a_lo"]), int64(row["b_hi"]), int64(row["b_lo"])
+    ports = (int64(row["a_port"]) << 16) | int64(row["b_port"])
+    first = flow_hash(a_hi, a_lo, b_hi, b_lo, ports, keys)
+    second = flow_hash(b_lo, b_hi, a_lo, a_hi, ports ^ 0x5A5A5A5A, keys)
+    return ((first & 0x3FFFFFFF) << 32) | (second & 0xFFFFFFFC) | 2
 
 
 @kernel

@@ -11,6 +11,7 @@ from analyzer.capture.flowtable import (
     DELETED,
     DETACHED,
     DROPPED,
+    DROPPED_WEBSOCKET,
     EMPTY,
     LINGER_NS,
     LIVE,
@@ -20,6 +21,7 @@ from analyzer.capture.flowtable import (
     N_PARKED,
     N_SPANS,
     N_USED_SLOTS,
+    NOT_DROPPED,
     OTHER,
     POOL_USED,
     REASON,
@@ -49,6 +51,10 @@ PLAUSIBLE_BYTES = 1 << 30
 
 RST_WINDOW_BYTES = 1 << 20
 """The same for a RST, which anyone can forge: receivers ignore one outside their window (RFC 9293 section 3.10.7.4)."""
+
+RETRANSMITTED_AFTER_NS = 2_000_000
+"""The same bytes sooner than this after the packet before are a packet captured twice (a mirror port), not one sent
+again: that takes a round trip at least, and most systems wait 200 ms."""
 
 STALLED_RETRANSMISSIONS = 3
 """So many retransmissions without any answer count as a peer that is gone."""
@@ -306,6 +312,7 @@ def scan_segments(
     parked: Rows,
     pool: Octets,
     spans: Rows,
+    dropped: Rows,
     state: Rows,
 ) -> int:
     """Sort segments into flows and hand on the bytes that are next in order.
@@ -314,6 +321,7 @@ def scan_segments(
         data: The chunk that the segments point into.
         segments: SEGMENT rows.
         start: Index of the first one to read.
+        dropped: Marks of flows that a limit dropped (int64, a power of two of them).
         spans: SPAN rows to fill, from `state[N_SPANS]` on.
 
     Returns:
@@ -386,6 +394,13 @@ def scan_segments(
             row["kind"] = 0
             flowtable.reset_stream(streams[2 * flow])
             flowtable.reset_stream(streams[2 * flow + 1])
+            if not is_syn:
+                mark = flowtable.find_mark(row, dropped, keys)
+                if mark != NOT_DROPPED:
+                    state[N_FLOWS] -= 1  # it has been counted
+                if mark == DROPPED_WEBSOCKET:
+                    streams[2 * flow]["mode"] = OTHER
+                    streams[2 * flow + 1]["mode"] = OTHER
 
         index = 2 * flow + direction
         stream, other = streams[index], streams[2 * flow + 1 - direction]
@@ -396,6 +411,7 @@ def scan_segments(
                 return i
         flows[flow]["last_ns"] = max(int64(flows[flow]["last_ns"]), ts)
         stream["packets"] = int64(stream["packets"]) + 1
+        is_again = ts - int64(stream["last_ns"]) >= RETRANSMITTED_AFTER_NS
         stream["last_ns"] = ts
         other["n_stalled"] = 0
         if is_syn:
@@ -437,13 +453,14 @@ def scan_segments(
                 stream["fin_packet"] = packet
                 stream["fin_ns"] = ts
         elif (
-            pos < int64(stream["highest_pos"])
+            is_again
+            and pos < int64(stream["highest_pos"])
             and end <= int64(stream["highest_pos"])
             and (wire_bytes > 0 or pos == int64(stream["acked_pos"]) - 1)
         ):
             stream["n_stalled"] = int64(stream["n_stalled"]) + 1  # a retransmission, or a keep-alive probe
             stream["stalled_ns"] = ts
-        elif flags & FIN_FLAG != 0 and end == int64(stream["fin_pos"]):
+        elif is_again and flags & FIN_FLAG != 0 and end == int64(stream["fin_pos"]):
             stream["n_stalled"] = int64(stream["n_stalled"]) + 1
             stream["stalled_ns"] = ts
         if wire_bytes > 0 and end - expected <= PLAUSIBLE_BYTES and end > expected:

@@ -30,6 +30,9 @@ from analyzer.model import (
 MAX_FLOWS = 1 << 18
 """TCP connections that may be open at once; beyond it the quarter that was idle longest is dropped."""
 
+MAX_DROPPED_MARKS = 1 << 20
+"""Flows with data that a limit dropped and that are remembered, so that their later packets are not counted again."""
+
 MAX_POOL_BYTES = 1 << 26
 """Bytes of segments that came too early, over all connections."""
 
@@ -285,6 +288,7 @@ class Tracker:
         self._free_connections = np.zeros(0, np.int32)
         self._parked = np.zeros(256, PARKED)
         self._pool = np.zeros(1 << 16, np.uint8)
+        self._dropped = np.zeros(1, np.int64)
         self._heads = np.zeros(0, np.uint8)
         self._free_heads = np.zeros(0, np.int32)
         self._openings = np.zeros(0, OPENING)
@@ -371,6 +375,7 @@ class Tracker:
             self._parked,
             self._pool,
             self._spans,
+            self._dropped,
             self._state,
         )
 
@@ -458,6 +463,9 @@ class Tracker:
             oldest = np.argpartition(self._flows["last_ns"][live], min(n_evicted, len(live)) - 1)[:n_evicted]
             chosen = np.sort(live[oldest])
             self.n_evicted += len(chosen)
+            if len(self._dropped) == 1:
+                self._dropped = np.zeros(MAX_DROPPED_MARKS, np.int64)
+            flowtable.remember_flows(chosen, self._flows, self._streams, self._dropped, self._keys)
             finished += self._collect(chosen, is_evicted=True)
         return finished
 
