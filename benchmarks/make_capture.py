@@ -1,20 +1,25 @@
-"""Writes a synthetic capture for benchmarks: `python benchmarks/make_capture.py OUT chatty|haystack PACKETS`.
+"""Writes a synthetic capture for benchmarks: `python benchmarks/make_capture.py OUT chatty|haystack PACKETS [FORM]`.
 
 chatty: every connection is a WebSocket with small messages. haystack: 1 in 20 is, the rest are downloads over HTTP in
-segments of 1,400 bytes. 500 connections are open at a time and take turns at random; the seed is fixed.
+segments of 1,400 bytes. 500 connections are open at a time and take turns at random; the seed is fixed. FORM is pcap,
+pcapng, vxlan (every packet inside a VXLAN tunnel, as traffic mirroring in clouds sends it), gzip or zstd: the same
+traffic each time.
 """
 
+import gzip
 import random
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 OPEN_AT_A_TIME = 500
 STEP_NS = 20_000
 START_NS = 1_700_000_000_000_000_000
 FIN, SYN, RST, PUSH, ACK = 1, 2, 4, 8, 16
 KINDS = ("chatty", "haystack")
+FORMS = ("pcap", "pcapng", "vxlan", "gzip", "zstd")
 CODES = (1000, 1000, 1000, 1001, 1001, 1003, 1008, 1011, 1012, 4000)
 
 REQUEST = (
@@ -28,6 +33,9 @@ ANSWER = (
 PAGE = b"GET /big HTTP/1.1\r\nHost: example.com\r\n\r\n"
 HEADERS = struct.Struct("!12sHBBHHHBBH4s4sHHIIBBHHH")
 RECORD = struct.Struct("<IIII")
+BLOCK = struct.Struct("<IIIIIII")
+SECTION = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28) + struct.pack("<IIHHII", 1, 20, 1, 0, 0, 20)
+OUTER = struct.Struct("!12sHBBHHHBBH4s4sHHHHII")
 
 
 def frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
@@ -97,14 +105,53 @@ def packets(rng: random.Random, number: int, kind: str) -> Iterator[bytes]:
         seq[side] += len(payload) + bool(flags & (SYN | FIN))
 
 
-def write(path: Path, kind: str, n_packets: int) -> None:
-    """Write a pcap with exactly so many packets."""
+def tunnelled(packet: bytes, number: int) -> bytes:
+    """The packet inside Ethernet, IPv4, UDP and VXLAN (RFC 7348)."""
+    n = len(packet)
+    outer = OUTER.pack(
+        b"\x02\0\0\0\0\x03\x02\0\0\0\0\x04",
+        *(0x0800, 0x45, 0, 36 + n, number & 0xFFFF, 0x4000, 64, 17, 0, b"\x0a\x02\0\x01", b"\x0a\x02\0\x02"),
+        *(49152 + number % 1000, 4789, 16 + n, 0, 0x08000000, 42 << 8),
+    )
+    return outer + packet
+
+
+def as_pcap(now_ns: int, packet: bytes) -> bytes:
+    """A record of a pcap file."""
+    seconds, rest = divmod(now_ns, 1_000_000_000)
+    return RECORD.pack(seconds, rest // 1000, len(packet), len(packet)) + packet
+
+
+def as_pcapng(now_ns: int, packet: bytes) -> bytes:
+    """An enhanced packet block."""
+    n, us = len(packet), now_ns // 1000
+    size = 32 + n + -n % 4
+    return BLOCK.pack(6, size, 0, us >> 32, us & 0xFFFFFFFF, n, n) + packet + bytes(-n % 4) + size.to_bytes(4, "little")
+
+
+def open_for(path: Path, form: str) -> Any:
+    """Where the capture is written."""
+    if form == "gzip":
+        return gzip.open(path, "wb", compresslevel=6)
+    if form == "zstd":
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+        return zstd.open(path, "wb", level=3)
+    return path.open("wb", buffering=1 << 20)
+
+
+def write(path: Path, kind: str, n_packets: int, form: str = "pcap") -> None:
+    """Write a capture with exactly so many packets."""
     rng = random.Random(7)
     open_now: list[Iterator[bytes]] = []
     started = written = 0
     now = START_NS
-    with path.open("wb", buffering=1 << 20) as out:
-        out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+    record: Callable[[int, bytes], bytes] = as_pcapng if form == "pcapng" else as_pcap
+    out: BinaryIO
+    with open_for(path, form) as out:
+        out.write(SECTION if form == "pcapng" else struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
         while written < n_packets:
             while len(open_now) < OPEN_AT_A_TIME:
                 open_now.append(packets(rng, started, kind))
@@ -116,13 +163,13 @@ def write(path: Path, kind: str, n_packets: int) -> None:
                 open_now.pop()
                 continue
             now += STEP_NS
-            seconds, rest = divmod(now, 1_000_000_000)
-            out.write(RECORD.pack(seconds, rest // 1000, len(packet), len(packet)))
-            out.write(packet)
+            out.write(record(now, tunnelled(packet, written) if form == "vxlan" else packet))
             written += 1
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4 or sys.argv[2] not in KINDS or not sys.argv[3].isdigit():
+    if len(sys.argv) not in (4, 5) or sys.argv[2] not in KINDS or not sys.argv[3].isdigit():
         sys.exit(__doc__)
-    write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    if len(sys.argv) == 5 and sys.argv[4] not in FORMS:
+        sys.exit(__doc__)
+    write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
