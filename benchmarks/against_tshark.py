@@ -1,8 +1,8 @@
 """wsclose beside tshark on the same captures, in one run: `python benchmarks/against_tshark.py`.
 
 Prints for each program and form of capture (`--forms pcap pcapng vxlan gzip zstd`) the time and peak memory of whole
-processes at two sizes, the slope (what one more packet costs, start-up taken out), and the ratios; beside them what `cat`,
-or the unpacker, takes alone. Both count the Close codes that servers received; the counts must agree. Runs take
+processes at two sizes, the slope (what one more packet costs, start-up taken out), and the ratios; beside them what
+`cat`, or the unpacker, takes alone. Both count the Close codes that servers received; the counts must agree. Runs take
 turns, the best of several is taken: the machine is noisy.
 """
 
