@@ -1,8 +1,8 @@
 """Memory on inputs that never end, or that are made to hurt: `python benchmarks/endless.py [PACKETS]`.
 
 Feeds a tracker packets made on the spot, and prints the memory of the process as it goes: one connection that goes on
-for 100 GB, half-open TCP connections (SYN alone, each from another address and port), and connections that open a WebSocket
-and never end. Stops by itself; exits with 1 where memory grows in the second half.
+for 100 GB, half-open TCP connections (SYN alone, each from another address and port), and connections that open a
+WebSocket and never end. Stops by itself; exits with 1 where memory grows in the second half.
 """
 
 import resource

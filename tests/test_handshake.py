@@ -742,12 +742,12 @@ names = st.text(TOKEN, min_size=1, max_size=12)
 VISIBLE = [chr(c) for c in [*range(0x21, 0x7F), *range(0x80, 0x100)]]
 words = st.text(VISIBLE, min_size=1, max_size=12)
 values = st.builds(" ".join, st.lists(words, max_size=4))
+USED = ("user-agent", "server", *(f"sec-websocket-{name}" for name in ("key", "accept", "protocol", "extensions")))
+used = st.sampled_from([*USED, "User-Agent", "SERVER", "Sec-WebSocket-Key", "X-Server", "Servers", "Cookie"])
 RESERVED = {"content-length", "transfer-encoding", "host", "connection", "upgrade"}
 fields = st.lists(
     st.tuples(
-        st.one_of(names, st.sampled_from(["Cookie", "cookie", "X-Same", "x-same"])).filter(
-            lambda name: name.lower() not in RESERVED
-        ),
+        st.one_of(names, used).filter(lambda name: name.lower() not in RESERVED),
         st.sampled_from(["", " ", "\t", "  \t"]),
         st.lists(values, min_size=1, max_size=3),
         st.sampled_from(["", " ", "\t "]),
@@ -780,10 +780,11 @@ def test_parse_head_agrees_with_h11(rows, is_request):
     assert isinstance(event, h11.Request | h11.Response)
     theirs = {}
     for name, value in event.headers:
-        theirs.setdefault(name.decode("latin-1"), []).append(squeeze(value.decode("latin-1")))
+        if name.decode() in (*USED, "host"):
+            theirs.setdefault(name.decode("latin-1"), []).append(squeeze(value.decode("latin-1")))
     line, ours = parse_head(data)
-    assert line == first
-    assert {name: squeeze(value) for name, value in ours.items()} == {
+    assert line.decode() == first
+    assert {name.decode(): squeeze(value.decode("latin-1")) for name, value in ours.items()} == {
         name: squeeze(", ".join(some)) for name, some in theirs.items()
     }
 
@@ -792,29 +793,7 @@ def test_parse_head_agrees_with_h11(rows, is_request):
 def test_any_bytes_are_parsed(data):
     for content in (data, b"GET / HTTP/1.1\r\n" + data, b"HTTP/1.1 101 X\r\n" + data):
         line, headers = parse_head(content)
-        assert isinstance(line, str)
-        assert all(isinstance(value, str) and name == name.lower() for name, value in headers.items())
-        handshake.parse_request(content)
-        answer = handshake.parse_response(content)
-        assert all(value is None or isinstance(value, str) for value in answer)
-
-
-names = st.sampled_from(
-    ["Host", "host", "HOST ", "User-Agent", "Hostname", "X-Host", "Server", "Sec-WebSocket-Protocol"]
-)
-values = st.text(st.sampled_from("ab,: \t\xe9"), max_size=8)
-lines = st.lists(st.tuples(names, values, st.sampled_from(["\r\n", "\n", "\r\n \t", "\n\t"])), max_size=6)
-
-
-@given(lines, st.booleans())
-def test_single_headers_are_read_as_whole_heads_are(lines, is_request):
-    """Reading one header without the others gives what reading all of them gives."""
-    first = "GET /chat HTTP/1.1\r\n" if is_request else SWITCHING
-    content = (first + "".join(f"{name}:{value}{end}" for name, value, end in lines) + "\r\n\r\n").encode("latin-1")
-    _, headers = parse_head(content)
-    if is_request:
-        request = handshake.parse_request(content)
-        assert request == ("/chat", headers.get("host"), headers.get("user-agent"))
-    else:
-        wanted = ("server", "sec-websocket-protocol", "sec-websocket-extensions")
-        assert handshake.parse_response(content) == tuple(headers.get(name) for name in wanted)
+        assert b"\n" not in line
+        assert all(name == name.lower() and value == value.strip(b" \t\r") for name, value in headers.items())
+        request, answer = handshake.parse_request(content), handshake.parse_response(content)
+        assert isinstance(handshake.check_answer(request, answer), int)

@@ -7,6 +7,7 @@ bounded in length and in number; bodies are not read.
 
 import binascii
 import hashlib
+import itertools
 import re
 from typing import NamedTuple
 
@@ -444,7 +445,13 @@ KEPT_HEAD_BYTES = 2048
 
 KEPT_LINE_BYTES = 1024
 
-USED = re.compile(rb"(?i)\n(?:host|user-agent|server|sec-websocket-(?:key|accept|protocol|extensions))[ \t]*:[^\n]*")
+FIELDS = re.compile(rb"(?i)\n(host|user-agent|server|sec-websocket-(?:key|accept|protocol|extensions))[ \t]*:([^\n]*)")
+"""A field line (RFC 9112 section 5) that is used: its name, its value."""
+
+FOLD = re.compile(rb"\r?\n[ \t]+")
+"""Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
+
+KEPT_LINES = 32
 
 
 def shorten(head: bytes) -> bytes:
@@ -452,57 +459,75 @@ def shorten(head: bytes) -> bytes:
     if len(head) <= KEPT_HEAD_BYTES:
         return head
     first = head[: head.find(b"\n")].rstrip(b"\r")
-    lines = [line.rstrip(b"\r")[:KEPT_LINE_BYTES] for line in USED.findall(head)[:32]]
+    lines = [m.group().rstrip(b"\r")[:KEPT_LINE_BYTES] for m in itertools.islice(FIELDS.finditer(head), KEPT_LINES)]
     return first[:KEPT_LINE_BYTES] + b"".join(lines) + b"\n\n"
 
 
 class Request(NamedTuple):
-    """What is kept of an upgrade request; header values are decoded as ISO 8859-1, which never fails."""
+    """What is kept of an upgrade request; text is decoded as ISO 8859-1, which never fails."""
 
     path: str | None
     host: str | None
     user_agent: str | None
+    key: bytes | None
+    protocols: bytes | None
+    extensions: bytes | None
 
 
 class Response(NamedTuple):
     """What is kept of the answer."""
 
+    is_switch: bool
     server: str | None
     protocol: str | None
     extensions: str | None
+    accept: bytes | None
 
 
-HEADER = re.compile(r"^([!#$%&'*+.^_`|~\w-]+)[ \t]*:(.*)$", re.MULTILINE | re.ASCII)
-"""A field line (RFC 9112 section 5); its name, its value."""
-
-FOLD = re.compile(r"\r?\n[ \t]+")
-"""Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
-
-
-def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
-    """Split a head into its first line and its headers by lower-case name, repeated ones joined by a comma.
+def parse_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Split a head into its first line and the headers that are used by lower-case name, repeated ones joined by a comma.
 
     Never raises: a line that is no field line is passed over, a folded one joins the one before.
     """
-    first, _, rest = head.decode("latin-1").partition("\n")
-    if "\n " in rest or "\n\t" in rest:
-        rest = FOLD.sub(" ", rest)
-    found = HEADER.findall(rest)
-    headers = {name.lower(): value.strip(" \t\r") for name, value in found}
-    if len(headers) < len(found):
-        headers = {}
-        for name, value in found:
-            name, value = name.lower(), value.strip(" \t\r")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return first.rstrip("\r"), headers
+    if b"\n " in head or b"\n\t" in head:
+        head = FOLD.sub(b" ", head)
+    headers: dict[bytes, bytes] = {}
+    for name, value in FIELDS.findall(head):
+        name, value = name.lower(), value.strip(b" \t\r")
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return head.partition(b"\n")[0].rstrip(b"\r"), headers
 
 
-KEY_FIELD, ACCEPT_FIELD = b"\nsec-websocket-key:", b"\nsec-websocket-accept:"
-CHOSEN_FIELDS = (
-    (b"\nsec-websocket-protocol:", Anomaly.UNREQUESTED_SUBPROTOCOL),
-    (b"\nsec-websocket-extensions:", Anomaly.UNREQUESTED_EXTENSION),
-)
-"""Headers in which the server may choose only from what the client offered."""
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def parse_request(head: bytes) -> Request:
+    """Read an upgrade request (RFC 6455 section 4.1)."""
+    line, headers = parse_head(head)
+    words = line.split(b" ", 2)
+    get = headers.get
+    return Request(
+        _text(words[1]) if len(words) > 1 else None,
+        _text(get(b"host")),
+        _text(get(b"user-agent")),
+        get(b"sec-websocket-key"),
+        get(b"sec-websocket-protocol"),
+        get(b"sec-websocket-extensions"),
+    )
+
+
+def parse_response(head: bytes) -> Response:
+    """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
+    line, headers = parse_head(head)
+    get = headers.get
+    return Response(
+        line[9:12] == b"101",
+        _text(get(b"server")),
+        _text(get(b"sec-websocket-protocol")),
+        _text(get(b"sec-websocket-extensions")),
+        get(b"sec-websocket-accept"),
+    )
 
 
 def accept_for(key: bytes) -> bytes:
@@ -511,78 +536,22 @@ def accept_for(key: bytes) -> bytes:
     return binascii.b2a_base64(digest, newline=False)
 
 
-def _field(head: bytes, lower: bytes, at: int, name: bytes) -> bytes:
-    """The value of one header without reading the others; one repeated or folded has the head read whole.
-
-    Args:
-        head: The head as sent.
-        lower: The same in lower case.
-        at: Where `name` stands in it.
-        name: A line feed, the name in lower case, a colon.
-    """
-    begin = at + len(name)
-    end = lower.find(b"\n", begin)
-    if lower[end + 1 : end + 2] in (b" ", b"\t") or lower.find(name, end) >= 0:
-        return parse_head(head)[1].get(name[1:-1].decode("ascii"), "").encode("latin-1")
-    return head[begin:end].strip(b" \t\r")
+def _names(value: bytes) -> set[bytes]:
+    """Names listed in a header, parameters dropped."""
+    return {part.split(b";")[0].strip() for part in value.split(b",")} - {b""}
 
 
-def _text(head: bytes, lower: bytes, name: bytes) -> str | None:
-    """The value of one header as text, None where it is not there; arguments as for `_field`."""
-    at = lower.find(name)
-    if at >= 0:
-        return _field(head, lower, at, name).decode("latin-1")
-    if lower.find(name[:-1]) < 0:
-        return None
-    return parse_head(head)[1].get(name[1:-1].decode("ascii"))  # blanks before the colon
-
-
-def parse_request(head: bytes) -> Request:
-    """Read an upgrade request (RFC 6455 section 4.1)."""
-    words = head.partition(b"\n")[0].rstrip(b"\r").split(b" ", 2)
-    lower = head.lower()
-    return Request(
-        words[1].decode("latin-1") if len(words) > 1 else None,
-        _text(head, lower, b"\nhost:"),
-        _text(head, lower, b"\nuser-agent:"),
-    )
-
-
-def parse_response(head: bytes) -> Response:
-    """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
-    lower = head.lower()
-    return Response(
-        _text(head, lower, b"\nserver:"),
-        _text(head, lower, b"\nsec-websocket-protocol:"),
-        _text(head, lower, b"\nsec-websocket-extensions:"),
-    )
-
-
-def _chosen(head: bytes, lower: bytes, name: bytes) -> set[bytes]:
-    """Names listed in a header, parameters dropped; empty where it is not there."""
-    at = lower.find(name)
-    if at < 0:
-        return set()
-    return {part.split(b";")[0].strip() for part in _field(head, lower, at, name).split(b",")} - {b""}
-
-
-def check_answer(request: bytes, response: bytes) -> Anomaly:
-    """What in a 101 makes a client fail the connection (RFC 6455 section 4.1).
-
-    Args:
-        request: Head of the upgrade request.
-        response: Head of the answer; one with another status has nothing to match.
-    """
-    if response[9:12] != b"101":
-        return Anomaly.NONE
-    asked, given = request.lower(), response.lower()
+def check_answer(request: Request, response: Response) -> Anomaly:
+    """What in a 101 makes a client fail the connection (RFC 6455 section 4.1); another status has nothing to match."""
     anomalies = Anomaly.NONE
-    asked_at, given_at = asked.find(KEY_FIELD), given.find(ACCEPT_FIELD)
-    if asked_at >= 0:
-        accept = _field(response, given, given_at, ACCEPT_FIELD) if given_at >= 0 else b""
-        if accept != accept_for(_field(request, asked, asked_at, KEY_FIELD)):
-            anomalies |= Anomaly.WRONG_ACCEPT
-    for name, anomaly in CHOSEN_FIELDS:
-        if name in given and _chosen(response, given, name) - _chosen(request, asked, name):
+    if not response.is_switch:
+        return anomalies
+    if request.key is not None and response.accept != accept_for(request.key):
+        anomalies |= Anomaly.WRONG_ACCEPT
+    for chosen, offered, anomaly in (
+        (response.protocol, request.protocols, Anomaly.UNREQUESTED_SUBPROTOCOL),
+        (response.extensions, request.extensions, Anomaly.UNREQUESTED_EXTENSION),
+    ):
+        if chosen and _names(chosen.encode("latin-1")) - _names(offered or b""):
             anomalies |= anomaly
     return anomalies

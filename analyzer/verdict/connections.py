@@ -50,18 +50,18 @@ def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> list[fl
 
 
 class _Heads:
-    """The openings' heads, read when a column first needs them."""
+    """The openings' heads, read."""
 
     def __init__(self, finished: Finished) -> None:
-        self._finished = finished
+        self.requests = [None if head is None else handshake.parse_request(head) for head in finished.requests]
+        self.responses = [None if head is None else handshake.parse_response(head) for head in finished.responses]
 
-    @cached_property
-    def requests(self) -> list[handshake.Request | None]:
-        return [None if head is None else handshake.parse_request(head) for head in self._finished.requests]
-
-    @cached_property
-    def responses(self) -> list[handshake.Response | None]:
-        return [None if head is None else handshake.parse_response(head) for head in self._finished.responses]
+    def check_answers(self) -> list[Anomaly]:
+        """What is wrong with each answer."""
+        return [
+            Anomaly.NONE if request is None or response is None else handshake.check_answer(request, response)
+            for request, response in zip(self.requests, self.responses, strict=True)
+        ]
 
     def of_request(self, field: str) -> Callable[[], list[Any]]:
         """A column made of one field of the requests."""
@@ -126,10 +126,8 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
     """
     closes = [Closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
-    answer_bits = [
-        Anomaly.NONE if request is None or response is None else handshake.check_answer(request, response)
-        for request, response in zip(finished.requests, finished.responses, strict=True)
-    ]
+    heads = _Heads(finished)
+    answer_bits = heads.check_answers()
     state = handshake_state(finished, sent, answer_bits)
     views = [
         classify.classify(
@@ -144,7 +142,7 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
         for side in (CLIENT, SERVER)
     ]
     story = _tell(finished, sent, closes, state, answer_bits)
-    heads, names = _Heads(finished), _Names(finished)
+    names = _Names(finished)
     connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, source)
     return _closes_table(finished, closes, views, story, heads, names, source), connections
 
