@@ -485,9 +485,10 @@ class Response(NamedTuple):
 
 
 def parse_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Split a head into its first line and the headers that are used by lower-case name, repeated ones joined by a comma.
+    """Split a head into its first line and the headers that are used; repeated ones are joined by a comma.
 
-    Never raises: a line that is no field line is passed over, a folded one joins the one before.
+    Names are in lower case. Never raises: a line that is no field line is passed over, a folded one joins the one
+    before.
     """
     if b"\n " in head or b"\n\t" in head:
         head = FOLD.sub(b" ", head)
