@@ -1,11 +1,12 @@
 """IP fragments put together to datagrams (RFC 791 section 3.2, RFC 8200 section 4.5), in bounded memory.
 
 Fragments wait in a ring, oldest first; where it is full the oldest leave, and with them their datagrams. Copies, of a
-mirror port say, are recognised by their bytes and do no harm. Overlaps: IPv6 drops the datagram whole (RFC 5722 section
-4). RFC 791 section 3.2 lets the later copy win, RFC 815 whichever, hosts differ and Linux drops it since 2018: so on IPv4
-fragments may overlap as long as their bytes agree, and a datagram whose fragments contradict one another is dropped,
-because nobody can tell what its receiver made of it. A datagram that was dealt with is remembered while its fragments
-stay in the ring, so that late copies of them do not begin another one.
+mirror port say, are recognised by their bytes and do no harm. A datagram that was dealt with is remembered while its
+fragments stay in the ring, so that late copies of them do not begin another one.
+
+Overlaps: IPv6 drops the datagram whole (RFC 5722 section 4). RFC 791 section 3.2 lets the later copy win, but hosts differ,
+and Linux drops it since 2018: so on IPv4 fragments may overlap as long as their bytes agree, and a datagram whose
+fragments contradict one another is dropped, because nobody can tell what its receiver made of it.
 
 Fragments count as `Counter.FRAGMENT` when they come, and no longer when their datagram becomes whole.
 """

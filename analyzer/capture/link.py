@@ -1,8 +1,8 @@
 """What lies between a captured packet's first byte and IP: link layers, tags, labels, PPP; all kernels.
 
 Every function says what comes next as a *kind*: an EtherType; `LINK` plus a link type where a packet of that type
-begins; `ANY_IP` where only IP can follow; or, negative, -1 minus the `Counter` under which the packet is counted. Nothing here
-reads behind `end`, the last captured byte; `wire_end` is where the packet ended on the wire.
+begins; `ANY_IP` where only IP can follow; or, negative, -1 minus the `Counter` under which the packet is counted.
+Nothing here reads behind `end`, the last captured byte; `wire_end` is where the packet ended on the wire.
 """
 
 from analyzer.capture import wire

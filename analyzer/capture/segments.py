@@ -1,8 +1,8 @@
 """A chunk's TCP segments, those among them that came in fragments, or in a frame that only scapy reads.
 
 Fast path and whole path are the same `dissect.scan_packets`: what it leaves aside becomes datagrams in a side buffer,
-and is dissected again as raw IP under the number and time of the packet that made it whole. Later steps find payload by its
-offset in one buffer, so where there is a side buffer the chunk is copied in front of it (8 MB, about 1 ms).
+and is dissected again as raw IP under the number and time of the packet that made it whole. Later steps find payload
+by its offset in one buffer, so where there is a side buffer the chunk is copied in front of it (8 MB, about 1 ms).
 """
 
 from typing import NamedTuple
