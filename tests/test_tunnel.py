@@ -250,17 +250,8 @@ def test_every_tunnel_with_every_network_layer(name):
         assert (inside, found[number]) == (inside, want)
 
 
-FIELDS = [
-    "tcp.srcport",
-    "tcp.seq_raw",
-    "tcp.ack_raw",
-    "tcp.window_size_value",
-    "tcp.len",
-    "ip.src",
-    "ipv6.src",
-    "ip.ttl",
-    "ipv6.hlim",
-]
+FIELDS = ["tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", "tcp.window_size_value", "tcp.len"]
+FIELDS += ["ip.src", "ipv6.src", "ip.ttl", "ipv6.hlim"]
 
 DECODE_AS = ["-d", "udp.port==8472,vxlan", "-d", "mpls.label==77,pwethcw", "-d", "udp.port==37008,tzsp"]
 

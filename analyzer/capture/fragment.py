@@ -4,9 +4,9 @@ Fragments wait in a ring, oldest first; where it is full the oldest leave, and w
 mirror port say, are recognised by their bytes and do no harm. A datagram that was dealt with is remembered while its
 fragments stay in the ring, so that late copies of them do not begin another one.
 
-Overlaps: IPv6 drops the datagram whole (RFC 5722 section 4). RFC 791 section 3.2 lets the later copy win, but hosts differ,
-and Linux drops it since 2018: so on IPv4 fragments may overlap as long as their bytes agree, and a datagram whose
-fragments contradict one another is dropped, because nobody can tell what its receiver made of it.
+Overlaps: IPv6 drops the datagram whole (RFC 5722 section 4). RFC 791 section 3.2 lets the later copy win, but hosts
+differ, and Linux drops it since 2018: so on IPv4 fragments may overlap as long as their bytes agree, and a datagram
+whose fragments contradict one another is dropped, because nobody can tell what its receiver made of it.
 
 Fragments count as `Counter.FRAGMENT` when they come, and no longer when their datagram becomes whole.
 """
