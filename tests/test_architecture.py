@@ -24,6 +24,7 @@ ORDER = [
         "pool",
         "capture.link",
         "capture.tunnel",
+        "capture.checksum",
         "capture.dissect",
     ),
     *(

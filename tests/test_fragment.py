@@ -320,6 +320,34 @@ def test_the_same_place_with_other_bytes(raw):
     assert scan(packets) == ([], {"OVERLAP": 3})
 
 
+# ---- halves of two datagrams
+
+
+@pytest.mark.parametrize("size", [1600, 1601, 2400])
+def test_halves_of_two_datagrams_are_told_by_the_checksum(make, size):
+    """RFC 4963: the end of one is lost, and so is the beginning of the next that has its number."""
+    _, first = cut(make(BODY[:size]))
+    _, second = cut(make(BODY[1:size] + b"x", seq=2000))
+    assert scan([first[0], *second[1:]]) == ([], {"MALFORMED": 1})
+    outer = [bytes(p) for p in in_vxlan(bytes(make(BODY[:size])), 0x86DD if make is v6 else 0x0800).fragment(800)]
+    other = [bytes(p) for p in in_vxlan(bytes(make(BODY[-size:])), 0x86DD if make is v6 else 0x0800).fragment(800)]
+    assert scan([outer[0], *other[1:]]) == ([], {"MALFORMED": 1})
+
+
+@pytest.mark.parametrize("size", [901, 1602, 1603])
+def test_checksums(make, size):
+    """Scapy's, over odd and even lengths and with options; one of 0 was never filled in."""
+    for options in ([], [("NOP", None)] * 7, [("NOP", None)] * 40):
+        datagram = make(BODY[:size])
+        datagram[TCP].options = options
+        want, pieces = cut(datagram)
+        assert ([one.segment for one in scan(pieces)[0]], scan(pieces)[1]) == ([want], {})
+        datagram[TCP].chksum = 0
+        assert len(scan(cut(datagram)[1])[0]) == 1
+        datagram[TCP].chksum = 1
+        assert scan(cut(datagram)[1]) == ([], {"MALFORMED": 1})
+
+
 # ---- in tunnels
 
 

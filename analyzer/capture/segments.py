@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.capture import dissect, link, scapy_io
+from analyzer.capture import checksum, dissect, link, scapy_io
 from analyzer.capture.container import CHUNK_PACKETS, Chunk
 from analyzer.capture.fragment import FragmentTable
 from analyzer.model import ASIDE, PACKET, SEGMENT, Counter, Octets, Rows
@@ -19,11 +19,12 @@ MAX_ROUNDS = 4
 
 
 class _Side(NamedTuple):
-    """Packets made of what was left aside: their bytes, PACKET rows and numbers."""
+    """Packets made of what was left aside: their bytes, PACKET rows and numbers, and whether fragments are in them."""
 
     data: Octets
     packets: Rows
     numbers: Rows
+    is_joined: bool
 
 
 class Segmenter:
@@ -63,7 +64,7 @@ class Segmenter:
             return chunk.data, self._segments[:n]
         numbers = np.arange(chunk.first_packet, chunk.first_packet + len(chunk.packets))
         buffers, found = [chunk.data], [self._segments[:n]]
-        here = [(_Side(chunk.data, chunk.packets, numbers), self._aside[:n_aside])]
+        here = [(_Side(chunk.data, chunk.packets, numbers, False), self._aside[:n_aside])]
         used = len(chunk.data)
         for round_number in range(1, MAX_ROUNDS + 1):
             sides = [side for before, aside in here for side in self._open(before, aside, counters)]
@@ -73,6 +74,11 @@ class Segmenter:
                 aside = np.zeros(len(side.packets) if round_number < MAX_ROUNDS else 0, ASIDE)
                 n, n_aside = dissect.scan_packets(side.data, side.packets, 0, segments, aside, counters)
                 segments = segments[:n]
+                if side.is_joined:
+                    sound = np.empty(n, np.int64)
+                    n_sound = checksum.find_sound(side.data, segments, sound)
+                    counters[Counter.MALFORMED] += n - n_sound
+                    segments = segments[sound[:n_sound]]
                 segments["packet"] = side.numbers[segments["packet"]]
                 segments["payload_off"] += used
                 used += len(side.data)
@@ -96,7 +102,8 @@ class Segmenter:
         if not is_fragment.all():
             sides.append(_through_scapy(before, aside[~is_fragment], counters))
         if is_fragment.any():
-            sides.append(_Side(*self._fragments.join(*before, aside[is_fragment], counters)))
+            joined = self._fragments.join(before.data, before.packets, before.numbers, aside[is_fragment], counters)
+            sides.append(_Side(*joined, True))
         for side in sides:
             side.data.flags.writeable = False
         return [side for side in sides if len(side.packets)]
@@ -124,4 +131,4 @@ def _through_scapy(before: _Side, aside: Rows, counters: Rows) -> _Side:
             content.append(datagram)
             used += size
     data = np.array(bytearray().join(content), np.uint8)
-    return _Side(data, np.array(rows, PACKET), np.array(numbers, np.int64))
+    return _Side(data, np.array(rows, PACKET), np.array(numbers, np.int64), before.is_joined)
