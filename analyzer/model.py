@@ -473,7 +473,7 @@ class Counter(enum.IntEnum):
     CUT_HEADER = 6
     MALFORMED = 7
     OVERLAP = 8
-    FRAGMENT_LIMIT = 9
+    WAITING_FRAGMENTS = 9
 
 
 class Column(NamedTuple):
@@ -611,7 +611,7 @@ INPUTS = (
     ),
     Column("skipped_fragment", "int", "IP fragments whose datagram never became whole"),
     Column("skipped_overlap", "int", "IP fragments whose datagram was dropped because they contradict one another"),
-    Column("skipped_fragment_limit", "int", "IP fragments dropped because too many were waiting"),
+    Column("skipped_waiting_fragments", "int", "IP fragments dropped because too many were waiting"),
     Column("skipped_cut_header", "int", "packets whose TCP header was not captured"),
     Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
     Column("skipped_encrypted", "int", "TCP connections that carry TLS"),
@@ -630,7 +630,7 @@ DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
 """What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
 a path stands without its query."""
 
-LIMITS = ("skipped_fragment_limit", "skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
+LIMITS = ("skipped_waiting_fragments", "skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
 """Columns of `inputs` that count what a limit of this program dropped."""
 
 Values = Sequence[Any] | Callable[[], Sequence[Any]]

@@ -464,9 +464,9 @@ def test_a_flood_of_first_fragments(monkeypatch, limits):
         packets += [*flood[i : i + 3], pieces[0], flood[i + 3], *pieces[1:], *flood[i + 4 : i + 6]]
     found, counts = scan(packets, segmenter=segmenter)
     assert [one.segment for one in found] == wants
-    assert counts.keys() == {"FRAGMENT", "FRAGMENT_LIMIT"}
+    assert counts.keys() == {"FRAGMENT", "WAITING_FRAGMENTS"}
     assert sum(counts.values()) == 600
-    assert counts["FRAGMENT_LIMIT"] > 400
+    assert counts["WAITING_FRAGMENTS"] > 400
     assert segmenter._fragments.n_waiting <= limits.get("MAX_DATAGRAMS", 110)
 
 
@@ -481,7 +481,7 @@ def test_a_datagram_of_too_many_pieces(raw):
     body = HEAD + bytes(8 * (fragment.MAX_PIECES + 40))
     parts = [(i, body[i : i + 8]) for i in range(0, len(body), 8)]
     pieces = [raw(start, data, more=int(start + 8 < len(body))) for start, data in parts]
-    assert scan(pieces) == ([], {"FRAGMENT_LIMIT": len(pieces)})
+    assert scan(pieces) == ([], {"WAITING_FRAGMENTS": len(pieces)})
     fits = [raw(0, body[:64], more=1)] + [
         raw(start, body[start : start + 8], more=int(start + 8 < 64 + 8 * (fragment.MAX_PIECES - 1)))
         for start in range(64, 64 + 8 * (fragment.MAX_PIECES - 1), 8)

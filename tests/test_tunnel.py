@@ -332,6 +332,28 @@ def test_total_length_of_zero_inside():
         assert (got.payload, got.wire_bytes) == (HELLO, len(HELLO))
 
 
+def test_every_length_on_the_way_bounds_what_is_inside():
+    """Nine bytes behind what the tunnel says it holds, and an inner length of zero that bounds nothing."""
+    inner = bytes(IP(src="1.2.3.4", dst="4.3.2.1", len=0) / segment() / HELLO)
+    more = Raw(inner + b"\xbb" * 9)
+    point = bytes(PPP(proto=0x21) / Raw(inner))
+    gtp = struct.pack("!BBHI", 0x30, 255, len(inner), 9)
+    field = struct.pack("<HH", 4 + len(inner), 9) + inner + bytes(-len(inner) % 4) + struct.pack("<HH", 8, 3) + bytes(4)
+    bounded = {
+        "pptp": OUTER / GRE_PPTP(seqnum_present=1, payload_len=len(point)) / Raw(point + b"\xbb" * 9),
+        "gtp": OUTER / udp(2152) / Raw(gtp + inner + b"\xbb" * 9),
+        "udp": OUTER / UDP(dport=4789, len=30 + len(inner)) / VXLAN() / Ether(type=0x0800) / more,
+        "pppoe": ETHER / PPPoE(len=len(point)) / Raw(point + b"\xbb" * 9),
+        "ip": ETHER / IP(len=20 + len(inner), proto=4) / more,
+        "ipv6": ETHER / IPv6(plen=len(inner), nh=4) / more,
+    }
+    for name, packet in bounded.items():
+        got, _ = dissect_one(bytes(packet))
+        assert (name, got.payload, got.wire_bytes) == (name, HELLO, len(HELLO))
+    got, _ = dissect_one(b"\x02\0\0\5" + field, 239)
+    assert (got.payload, got.wire_bytes) == (HELLO, len(HELLO))
+
+
 # ---- depth
 
 

@@ -35,7 +35,7 @@ TIMEOUT_6_NS = 60_000_000_000
 FRAGMENT, OVERLAP, LIMIT, MALFORMED = (
     int(Counter.FRAGMENT),
     int(Counter.OVERLAP),
-    int(Counter.FRAGMENT_LIMIT),
+    int(Counter.WAITING_FRAGMENTS),
     int(Counter.MALFORMED),
 )
 

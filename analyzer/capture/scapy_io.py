@@ -7,7 +7,6 @@ Scapy takes 0.7 s to import and 0.1 ms a packet.
 import contextlib
 import functools
 import importlib
-import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -92,6 +91,8 @@ def _split(data: bytes, ip: tuple[Any, ...]) -> list[bytes]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Scapy warns of missing routes and odd packets, which nobody asked for."""
+    import logging  # 5 ms that captures without such packets need not wait for
+
     logger = logging.getLogger("scapy")
     was_disabled, logger.disabled = logger.disabled, True
     runtime = logging.getLogger("scapy.runtime")

@@ -88,7 +88,7 @@ class Segmenter:
                     here.append((side, aside[:n_aside]))
             if not here:
                 break
-        if len(buffers) == 1:
+        if not any(map(len, found[1:])):
             return chunk.data, found[0]
         data = np.concatenate(buffers)
         data.flags.writeable = False
