@@ -29,7 +29,7 @@ from analyzer.model import ASIDE, SEGMENT, Counter
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 ADDRESSES = {"src": "10.0.0.1", "dst": "10.0.0.2"}
 HELLO = b"hello over tcp"
-LINK_TYPES = (0, 1, 12, 14, 101, 108, 113, 228, 229, 276)
+LINK_TYPES = (0, 1, 9, 12, 14, 50, 51, 101, 104, 107, 108, 109, 113, 117, 149, 204, 228, 229, 239, 258, 276)
 
 
 class Packet(NamedTuple):

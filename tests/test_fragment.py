@@ -434,6 +434,25 @@ def test_fragments_without_their_headers():
     assert scan(packets) == ([], {"CUT_HEADER": 1})
 
 
+def test_ethernet_padding_is_no_part_of_a_fragment(make):
+    want, pieces = cut(make(BODY[:820]))
+    assert len(pieces[1]) < 90
+    for extra in (1, 8, 46):
+        packets = [build.ethernet(p + b"\xaa" * extra, 0x0800 if make is v4 else 0x86DD) for p in pieces]
+        found, counts = scan(packets, 1)
+        assert ([one.segment for one in found], counts) == ([want], {})
+
+
+def test_fragments_that_say_they_are_longer_than_what_travelled():
+    """As where a capture was cut without a word: what is missing there is known to be missing."""
+    for kind, make in KINDS.items():
+        want, pieces = cut(make())
+        headers = 40 if kind == "v4" else 68
+        ((_, _, got),), counts = scan([pieces[0][:300], *pieces[1:]])
+        assert counts == {}
+        assert (got.payload, got.wire_bytes) == (want.payload[: 300 - headers], len(want.payload))
+
+
 # ---- limits
 
 
@@ -491,7 +510,7 @@ def test_a_datagram_of_too_many_pieces(raw):
 
 
 def test_memory_stays_bounded():
-    """As many first fragments as fill the ring twice; the arrays are what they were."""
+    """Nothing before there is a fragment, and never more than the arrays of the limits."""
     segmenter = Segmenter()
     assert len(pickle.dumps(segmenter)) < 2000
     table = segmenter._fragments
