@@ -260,6 +260,20 @@ SEGMENT = np.dtype(
 """One TCP segment. Addresses are 128 bits in two signed halves, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
 `payload_bytes` were captured, `wire_bytes` travelled."""
 
+ASIDE = np.dtype(
+    [
+        ("packet", "i8"),
+        ("off", "i8"),
+        ("end_off", "i8"),
+        ("wire_end_off", "i8"),
+        ("link_type", "i4"),
+        ("why", "i4"),
+    ],
+    align=True,
+)
+"""What the dissecting kernel leaves to others: a fragment (`off` points at its IP header), or a packet of `link_type`
+that it does not read. `packet` is an index into the packets, `why` the `Counter` where nobody can read it either."""
+
 FLOW = np.dtype(
     [
         ("a_hi", "i8"),
@@ -459,6 +473,8 @@ class Counter(enum.IntEnum):
     FRAGMENT = 5
     CUT_HEADER = 6
     MALFORMED = 7
+    OVERLAP = 8
+    WAITING_FRAGMENTS = 9
 
 
 class Column(NamedTuple):
@@ -589,8 +605,14 @@ INPUTS = (
     Column("skipped_not_ip", "int", "frames that carry no IP"),
     Column("skipped_not_tcp", "int", "IP packets that carry no TCP"),
     Column("skipped_quic", "int", "packets to or from UDP port 443: QUIC is not decoded"),
-    Column("skipped_tunnel", "int", "packets of tunnels that are not opened (VXLAN, Geneve, GTP-U, GRE, MPLS, ...)"),
-    Column("skipped_fragment", "int", "IP fragments: not put together"),
+    Column(
+        "skipped_tunnel",
+        "int",
+        "packets of tunnels that cannot be opened: encrypted, compressed, malformed, nested too deep",
+    ),
+    Column("skipped_fragment", "int", "IP fragments whose datagram never became whole"),
+    Column("skipped_overlap", "int", "IP fragments whose datagram was dropped because they contradict one another"),
+    Column("skipped_waiting_fragments", "int", "IP fragments dropped because too many were waiting"),
     Column("skipped_cut_header", "int", "packets whose TCP header was not captured"),
     Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
     Column("skipped_encrypted", "int", "TCP connections that carry TLS"),
@@ -609,7 +631,7 @@ DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
 """What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
 a path stands without its query."""
 
-LIMITS = ("skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
+LIMITS = ("skipped_waiting_fragments", "skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
 """Columns of `inputs` that count what a limit of this program dropped."""
 
 Values = Sequence[Any] | Callable[[], Sequence[Any]]

@@ -1,13 +1,14 @@
 """Kernels as written and compiled are one source: same results, one compiled signature each, bounds checked."""
 
 import io
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import SAMPLES
-from packets import CLIENT, MASK, SERVER, Conversation, close, frame, pcap
+from packets import ACK, CLIENT, MASK, SERVER, Conversation, Packet, close, ethernet, frame, ipv4, pcap, tcp
 from reading import analyze
 
 from analyzer import kernel
@@ -100,6 +101,20 @@ def conversations():
     return c.packets + other.packets
 
 
+def fragments():
+    """A segment in two fragments, the second cut by a snaplen."""
+    whole = ipv4("10.0.0.8", "10.0.0.9", tcp(1, 2, 3, 4, ACK, bytes(200)))
+    pieces = [whole[20:124], whole[124:]]
+    datagrams = [
+        struct.pack("!BBHHHBB", 0x45, 0, 20 + len(data), 5, (1 - i) << 13 | i * 13, 64, 6) + whole[10:20] + data
+        for i, data in enumerate(pieces)
+    ]
+    return [Packet(10**18, ethernet(data)[: 200 - 90 * i], 14 + len(data)) for i, data in enumerate(datagrams)]
+
+
+FRAGMENTS = fragments()
+
+
 def test_whole_analysis_is_the_same_interpreted_and_compiled(restore_kernels):
     pytest.importorskip("numba")
     content = pcap(conversations())
@@ -122,7 +137,7 @@ def test_samples_are_the_same_interpreted_and_compiled(restore_kernels):
 def test_every_kernel_has_one_compiled_signature(tmp_path):
     pytest.importorskip("numba")
     path = tmp_path / "x.pcap"
-    path.write_bytes(pcap(conversations()))
+    path.write_bytes(pcap([*conversations(), *FRAGMENTS]))
     script = (
         "import sys\nfrom analyzer import kernel\nfrom analyzer.analysis import stream\nkernel.compile_all()\n"
         f"for _ in stream({str(SAMPLES)!r}): pass\n"

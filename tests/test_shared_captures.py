@@ -7,7 +7,6 @@ import pytest
 from conftest import SHARED
 
 NEEDS_LATER_WORK = {
-    "ndpi__http_origin_different_than_host.pcap": ("skipped_tunnel", 4),  # inside GTP-U
     "ndpi__websocket.pcap": ("skipped_midstream", 1),  # no handshake in the file
 }
 """Not guessed at, but counted: column of `inputs`, and how much."""

@@ -1,195 +1,207 @@
-"""Packets to TCP segments: link layer, IP, TCP headers; one kernel.
+"""Packets to TCP segments: link layer, IP, whatever tunnels carry more IP, TCP headers; one kernel.
 
-Knows headers only, never payload. What it does not understand it counts (`Counter`), it never guesses.
+Knows headers only, never payload. What it does not understand it counts (`Counter`), it never guesses. Fragments, and
+packets of link types that it does not read, it leaves aside for `segments`.
 """
 
-from analyzer.capture import wire
+from analyzer.capture import link, tunnel, wire
 from analyzer.kernel import kernel
 from analyzer.model import Counter, Octets, Rows, int64
 
 NOT_IP = int(Counter.NOT_IP)
-NOT_TCP = int(Counter.NOT_TCP)
-QUIC = int(Counter.QUIC)
 TUNNEL = int(Counter.TUNNEL)
 FRAGMENT = int(Counter.FRAGMENT)
 CUT_HEADER = int(Counter.CUT_HEADER)
 MALFORMED = int(Counter.MALFORMED)
 UNKNOWN_LINK = int(Counter.LINK_TYPE)
 
-NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
-"""Link types as files name them (tcpdump.org/linktypes.html)."""
-
 IPV4_MAPPED = 0xFFFF00000000
 """Upper 32 of the lower 64 bits of ::ffff:0:0/96 (RFC 4291 section 2.5.5.2)."""
 
-ANY_IP = -4
-MAX_VLAN_TAGS = 8
+MAX_LAYERS = 16
+"""Link layers, tags, label stacks, IP and tunnel headers that one packet may nest."""
+
 MAX_EXTENSION_HEADERS = 16
 
 
 @kernel
-def link_payload(data: Octets, off: int, end: int, link_type: int) -> tuple[int, int]:
-    """Skip the link-layer header.
-
-    Returns:
-        Offset of what it carries, and its EtherType; instead of one ANY_IP for raw IP of either version,
-        -1 for a link type that is not read, -2 for a header that was cut off.
-
-    """
-    if link_type == ETHERNET:
-        if end - off < 14:
-            return off, -2
-        return off + 14, wire.be16(data, off + 12)
-    if link_type == RAW or link_type == 12 or link_type == 14 or link_type == IPV4 or link_type == IPV6:
-        return off, ANY_IP
-    if link_type == NULL or link_type == LOOP:
-        # a protocol family number in the byte order of whoever captured; only IP can follow, so its version tells
-        if end - off < 4:
-            return off, -2
-        return off + 4, ANY_IP
-    if link_type == LINUX_SLL:
-        if end - off < 16:
-            return off, -2
-        return off + 16, wire.be16(data, off + 14)
-    if link_type == LINUX_SLL2:
-        if end - off < 20:
-            return off, -2
-        return off + 20, wire.be16(data, off)
-    return off, -1
-
-
-@kernel
-def scan_packets(data: Octets, packets: Rows, first_packet: int, segments: Rows, counters: Rows) -> int:
-    """Dissect every packet of a chunk.
+def scan_packets(
+    data: Octets, packets: Rows, first_packet: int, segments: Rows, aside: Rows, counters: Rows
+) -> tuple[int, int]:
+    """Dissect every packet of a chunk, to the innermost IP header.
 
     Args:
         data: The chunk.
         packets: PACKET rows that point into it.
         first_packet: Number of the first of them.
         segments: SEGMENT rows to fill, at least as many as packets.
+        aside: ASIDE rows to fill; where they are full, what would be left aside is counted.
         counters: int64 array by `Counter`, added to.
 
     Returns:
-        Number of segments written.
+        Number of segments written, and of rows left aside.
 
     """
     n = 0
+    n_aside = 0
     for i in range(len(packets)):
         packet = packets[i]
-        start = int64(packet["off"])
-        end = start + int64(packet["captured_bytes"])
-        off, ethertype = link_payload(data, start, end, int64(packet["link_type"]))
-        if ethertype == -1:
-            counters[UNKNOWN_LINK] += 1
-            continue
-        tags = 0
-        while (ethertype == 0x8100 or ethertype == 0x88A8 or ethertype == 0x9100) and tags < MAX_VLAN_TAGS:
-            if end - off < 4:
-                ethertype = -2
-                break
-            ethertype = wire.be16(data, off + 2)
-            off += 4
-            tags += 1
-        if ethertype == -2 or end <= off:
-            counters[CUT_HEADER] += 1
-            continue
-        version = int64(data[off]) >> 4
-        if ethertype == ANY_IP and (version == 4 or version == 6):
-            ethertype = 0x0800 if version == 4 else 0x86DD
-        if ethertype != 0x0800 and ethertype != 0x86DD:
-            if ethertype == 0x8847 or ethertype == 0x8848 or ethertype == 0x8864:
-                counters[TUNNEL] += 1
-            else:
-                counters[NOT_IP] += 1
-            continue
-
-        # what follows the IP header on the wire, even where the capture does not hold it all
-        wire_end = start + int64(packet["wire_bytes"])
         row = segments[n]
-        if ethertype == 0x0800:
-            if end - off < 20:
-                counters[CUT_HEADER] += 1
-                continue
-            header = (int64(data[off]) & 15) * 4
-            total = wire.be16(data, off + 2)
-            if version != 4 or header < 20 or (0 < total < header):
-                counters[MALFORMED] += 1
-                continue
-            if total > 0:  # 0: filled in by the network card after the capture point (segmentation offload)
-                wire_end = min(wire_end, off + total)
-            if wire.be16(data, off + 6) & 0x3FFF:
-                counters[FRAGMENT] += 1
-                continue
-            protocol = int64(data[off + 9])
-            row["ttl"] = int64(data[off + 8])
-            row["src_hi"] = 0
-            row["src_lo"] = wire.be32(data, off + 12) | IPV4_MAPPED
-            row["dst_hi"] = 0
-            row["dst_lo"] = wire.be32(data, off + 16) | IPV4_MAPPED
-            off += header
-        else:
-            if end - off < 40:
-                counters[CUT_HEADER] += 1
-                continue
-            if version != 6:
-                counters[MALFORMED] += 1
-                continue
-            total = wire.be16(data, off + 4)
-            if total > 0:  # 0: a jumbogram or segmentation offload
-                wire_end = min(wire_end, off + 40 + total)
-            protocol = int64(data[off + 6])
-            row["ttl"] = int64(data[off + 7])
-            row["src_hi"] = wire.be64(data, off + 8)
-            row["src_lo"] = wire.be64(data, off + 16)
-            row["dst_hi"] = wire.be64(data, off + 24)
-            row["dst_lo"] = wire.be64(data, off + 32)
-            off += 40
-            protocol, off = skip_extension_headers(data, off, end, protocol)
-            if protocol == -3:
-                counters[FRAGMENT] += 1
-                continue
-            if protocol == -2:
-                counters[CUT_HEADER] += 1
+        off = int64(packet["off"])
+        end = off + int64(packet["captured_bytes"])
+        # what follows the IP header on the wire, even where the capture does not hold it all
+        wire_end = off + int64(packet["wire_bytes"])
+        kind = link.LINK + int64(packet["link_type"])
+        if kind == link.LINK + link.ETHERNET and end - off >= 14:  # by far the most, so not through the loop
+            kind = wire.be16(data, off + 12)
+            off += 14
+        layers = 0
+        is_inside = False  # of a tunnel through IP: what is short there, though all was captured, is malformed
+        while True:
+            if kind != 0x0800 and kind != 0x86DD:
+                if kind == link.CUT or (0 <= kind < link.LINK and end <= off):
+                    counters[TUNNEL if is_inside and end >= wire_end else CUT_HEADER] += 1
+                    break
+                if kind < 0:
+                    counters[-1 - kind] += 1
+                    break
+                layers += 1
+                if layers > MAX_LAYERS:
+                    counters[TUNNEL] += 1
+                    break
+                if kind == link.ANY_IP:
+                    if end <= off:
+                        kind = link.CUT
+                    elif int64(data[off]) >> 4 == 4:
+                        kind = 0x0800
+                    elif int64(data[off]) >> 4 == 6:
+                        kind = 0x86DD
+                    else:
+                        kind = link.NOT_IP
+                elif kind >= link.LINK:
+                    link_type = kind - link.LINK
+                    kind, off, wire_end = link.link_payload(data, off, end, wire_end, link_type)
+                    if kind == link.UNKNOWN:
+                        if n_aside < len(aside):
+                            n_aside = leave_aside(aside, n_aside, i, off, end, wire_end, link_type, UNKNOWN_LINK)
+                        else:
+                            counters[UNKNOWN_LINK] += 1
+                        break
+                else:
+                    kind, off, wire_end = link.open_ethertype(data, off, end, wire_end, kind)
+                end = min(end, wire_end)
                 continue
 
-        if protocol != 6:
-            if protocol == 17 and end - off >= 8:
-                sport, dport = wire.be16(data, off), wire.be16(data, off + 2)
-                if dport == 2152 or dport == 4789 or dport == 6081:
-                    counters[TUNNEL] += 1
-                elif dport == 443 or sport == 443:
-                    counters[QUIC] += 1
+            if kind == 0x0800:
+                if end - off < 20:
+                    counters[TUNNEL if is_inside and end >= wire_end else CUT_HEADER] += 1
+                    break
+                header = (int64(data[off]) & 15) * 4
+                total = wire.be16(data, off + 2)
+                if int64(data[off]) >> 4 != 4 or header < 20 or (0 < total < header):
+                    counters[MALFORMED] += 1
+                    break
+                if wire.be16(data, off + 6) & 0x3FFF:
+                    # it says itself how long it is, even where less than that travelled
+                    if total > 0:
+                        wire_end = off + total
+                    if n_aside < len(aside):
+                        end = min(end, wire_end)
+                        n_aside = leave_aside(aside, n_aside, i, off, end, wire_end, link.RAW, FRAGMENT)
+                    else:
+                        counters[FRAGMENT] += 1
+                    break
+                if total > 0:  # 0: filled in by the network card after the capture point (segmentation offload)
+                    wire_end = min(wire_end, off + total)
+                protocol = int64(data[off + 9])
+                row["ttl"] = int64(data[off + 8])
+                row["src_hi"] = 0
+                row["src_lo"] = wire.be32(data, off + 12) | IPV4_MAPPED
+                row["dst_hi"] = 0
+                row["dst_lo"] = wire.be32(data, off + 16) | IPV4_MAPPED
+                off += header
+            else:
+                if end - off < 40:
+                    counters[TUNNEL if is_inside and end >= wire_end else CUT_HEADER] += 1
+                    break
+                if int64(data[off]) >> 4 != 6:
+                    counters[MALFORMED] += 1
+                    break
+                total = wire.be16(data, off + 4)
+                protocol = int64(data[off + 6])
+                row["ttl"] = int64(data[off + 7])
+                row["src_hi"] = wire.be64(data, off + 8)
+                row["src_lo"] = wire.be64(data, off + 16)
+                row["dst_hi"] = wire.be64(data, off + 24)
+                row["dst_lo"] = wire.be64(data, off + 32)
+                start = off
+                off += 40
+                protocol, off = skip_extension_headers(data, off, end, protocol)
+                if protocol == -3:
+                    if total > 0:
+                        wire_end = start + 40 + total
+                    if n_aside < len(aside):
+                        end = min(end, wire_end)
+                        n_aside = leave_aside(aside, n_aside, i, start, end, wire_end, link.RAW, FRAGMENT)
+                    else:
+                        counters[FRAGMENT] += 1
+                    break
+                if protocol == -2:
+                    counters[TUNNEL if is_inside and end >= wire_end else CUT_HEADER] += 1
+                    break
+                if total > 0:  # 0: a jumbogram or segmentation offload
+                    wire_end = min(wire_end, start + 40 + total)
+
+            if protocol != 6:
+                end = min(end, wire_end)
+                is_inside = True
+                layers += 1
+                kind, off, wire_end = tunnel.open_protocol(data, off, end, wire_end, protocol)
+                end = min(end, wire_end)
+                if layers > MAX_LAYERS and kind >= 0:
+                    kind = link.TUNNEL
+                if kind >= 0 or kind == link.CUT:
+                    continue
+                counters[-1 - kind] += 1
+                break
+            if end - off < 20:
+                if wire_end - off < 20:
+                    counters[MALFORMED] += 1
                 else:
-                    counters[NOT_TCP] += 1
-            elif protocol == 4 or protocol == 41 or protocol == 47:
-                counters[TUNNEL] += 1
-            else:
-                counters[NOT_TCP] += 1
-            continue
-        if end - off < 20:
-            if wire_end - off < 20:
+                    counters[CUT_HEADER] += 1
+                break
+            header = (int64(data[off + 12]) >> 4) * 4
+            if header < 20 or header > wire_end - off:
                 counters[MALFORMED] += 1
-            else:
-                counters[CUT_HEADER] += 1
-            continue
-        header = (int64(data[off + 12]) >> 4) * 4
-        if header < 20 or header > wire_end - off:
-            counters[MALFORMED] += 1
-            continue
-        row["ts_ns"] = int64(packet["ts_ns"])
-        row["packet"] = first_packet + i
-        row["sport"] = wire.be16(data, off)
-        row["dport"] = wire.be16(data, off + 2)
-        row["seq"] = wire.be32(data, off + 4)
-        row["ack"] = wire.be32(data, off + 8)
-        row["flags"] = int64(data[off + 13])
-        row["window"] = wire.be16(data, off + 14)
-        off += header
-        row["payload_off"] = min(off, end)
-        row["payload_bytes"] = max(0, min(end, wire_end) - off)
-        row["wire_bytes"] = max(0, wire_end - off)
-        n += 1
-    return n
+                break
+            row["ts_ns"] = int64(packet["ts_ns"])
+            row["packet"] = first_packet + i
+            row["sport"] = wire.be16(data, off)
+            row["dport"] = wire.be16(data, off + 2)
+            row["seq"] = wire.be32(data, off + 4)
+            row["ack"] = wire.be32(data, off + 8)
+            row["flags"] = int64(data[off + 13])
+            row["window"] = wire.be16(data, off + 14)
+            off += header
+            row["payload_off"] = min(off, end)
+            row["payload_bytes"] = max(0, min(end, wire_end) - off)
+            row["wire_bytes"] = max(0, wire_end - off)
+            n += 1
+            break
+    return n, n_aside
+
+
+@kernel
+def leave_aside(aside: Rows, n: int, packet: int, off: int, end: int, wire_end: int, link_type: int, why: int) -> int:
+    """Write the next ASIDE row; how many there are now."""
+    row = aside[n]
+    row["packet"] = packet
+    row["off"] = off
+    row["end_off"] = end
+    row["wire_end_off"] = wire_end
+    row["link_type"] = link_type
+    row["why"] = why
+    return n + 1
 
 
 @kernel

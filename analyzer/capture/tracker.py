@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.capture import dissect, flowtable, frames, handshake, reassemble
-from analyzer.capture.container import CHUNK_PACKETS, Chunk
+from analyzer.capture import flowtable, frames, handshake, reassemble
+from analyzer.capture.container import Chunk
+from analyzer.capture.segments import Segmenter
 from analyzer.kernel import kernel
 from analyzer.model import (
     CONNECTION,
     FLOW,
     OPENING,
     PARKED,
-    SEGMENT,
     SIDE,
     SPAN,
     STREAM,
@@ -274,7 +274,7 @@ class Tracker:
         self._max_flows = max_flows
         self._ports = np.array(sorted(ports), np.int64)
         self._keys = np.array([secrets.randbits(64) | 1 for _ in range(9)], np.uint64)
-        self._segments = np.zeros(CHUNK_PACKETS, SEGMENT)
+        self._segmenter = Segmenter()
         self._spans = np.zeros(reassemble.SPANS, SPAN)
         self._state = np.zeros(flowtable.STATE_SIZE, np.int64)
         self._state[flowtable.MAY_PARK] = 1
@@ -332,18 +332,18 @@ class Tracker:
         if not self._state[flowtable.MAY_PARK]:
             self._make_room_in_pool(0, 0)
         with np.errstate(over="ignore"):  # the flow hash wraps on purpose
-            n = dissect.scan_packets(chunk.data, chunk.packets, chunk.first_packet, self._segments, self.counters)
+            data, segments = self._segmenter.scan(chunk, self.counters)
             at = 0
             while True:
-                at = self._scan_segments(chunk.data, self._segments[:n], at)
+                at = self._scan_segments(data, segments, at)
                 reason = int(self._state[flowtable.REASON])
-                self._walk(chunk.data)
+                self._walk(data)
                 if reason == reassemble.DONE:
                     break
                 if reason == reassemble.NO_FLOWS:
                     finished += self._make_room_for_flows()
                 elif reason == reassemble.NO_POOL:
-                    segment = self._segments[at]
+                    segment = segments[at]
                     n_parked = int(self._streams["n_parked"].max())
                     self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
             self._clock_ns = max(self._clock_ns, int(chunk.packets["ts_ns"].max()))
