@@ -683,7 +683,7 @@ def test_answer_inside_the_body_of_a_rejection_is_none():
         [(CLIENT, b"GETTING ON\r\n\r\n"), (SERVER, b"HTTP is fine\r\n\r\n")],
         [(CLIENT, b"G"), (SERVER, b"H")],
         [(CLIENT, b"GET / HTTP/1.1"), (SERVER, b"HTTP/1.1 101")],
-        [(CLIENT, b"\x88\x82\0\0\0\0\x03\xe8"), (SERVER, b"\x88\x02\x03\xe8")],
+        [(CLIENT, b"\x88\x82\0\0\0\0\x03\xe8"), (SERVER, b"\x88\x02\x03\xec")],
         [(SERVER, b"\xff\xfe\xfd"), (CLIENT, bytes(1000))],
     ],
 )
