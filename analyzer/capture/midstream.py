@@ -13,9 +13,11 @@ how much, for random bytes (RFC 6455 section 5.2):
 - a status that may be sent: 2,012 of 65,536, `STATUS_BITS`; text that is UTF-8 once unmasked: 0.83 bits a byte, counted
   at 3/4, `TEXT_BITS` at most.
 
-A frame with the same head and the same masking key as the one before earns nothing, unless it is text that can be
-read; nor does an empty data frame: memory full of one pattern is made of such. What the RFC forbids ends a chain, and
-what it had earned is forgotten.
+Real bytes are not random, so less is counted than that. Of the frames in one segment only text that can be read, long
+ones, a Close and the last one earn anything: numbers in a row chain as well as frames do. Bytes that repeat with a
+short period earn nothing, nor does a frame with the same head and masking key as the one before unless it is such
+text, nor an empty data frame. What the RFC forbids ends a chain, and what it had earned is forgotten.
+
 So a random segment of 6 to 131 bytes is one frame about once in 5,000 times (2^-12.3), a longer one hardly ever.
 
 Protocols that begin with a length (DNS over TCP, Kafka, SMB, MQTT's SUBSCRIBE) are unmasked frames by design, every
@@ -55,6 +57,9 @@ SURE_END_BYTES = 128
 
 MAX_FRAME_BYTES = 1 << 30
 """Longest frame that is believed before a side is proven."""
+
+MAX_PERIOD, MAX_LOOKED_BYTES = 8, 64
+"""Longest pattern that is recognised as one, and how many bytes of a segment are looked at for it."""
 
 BROKEN = -1
 """Instead of bits: these bytes are no frames."""
@@ -96,6 +101,31 @@ def peek(side: Rows, have: int, data: Octets, off: int, k: int) -> int:
 def may_be_sent(code: int) -> bool:
     """Whether a Close may carry this status (RFC 6455 section 7.4, IANA)."""
     return (1000 <= code <= 1014 and not 1004 <= code <= 1006) or 3000 <= code <= 4999
+
+
+@kernel
+def is_readable(data: Octets, off: int, n: int, mask: int) -> bool:
+    """Whether text begins with what can be read; one pattern over all would unmask to zeros."""
+    for k in range(min(n, 4)):
+        byte = int64(data[off + k]) ^ frames.mask_byte(mask, k)
+        if byte < 32 and byte != 9 and byte != 10 and byte != 13:
+            return False
+    return True
+
+
+@kernel
+def repeats(data: Octets, off: int, n: int) -> bool:
+    """Whether the same few bytes come over and over."""
+    end = min(n, MAX_LOOKED_BYTES)
+    for period in range(1, MAX_PERIOD + 1):
+        if end - period < MAX_PERIOD:
+            return False
+        k = period
+        while k < end and int64(data[off + k]) == int64(data[off + k - period]):
+            k += 1
+        if k == end:
+            return True
+    return False
 
 
 @kernel
@@ -162,15 +192,14 @@ def weigh(
         if available < size:
             have = available
             break
-        worth = HEADER_BITS
+        worth = 0
         if stated > 2:
             length = 0
             for k in range(2, stated):
                 length = (length << 8) | peek(side, have, data, at, k)
-            if stated == 4:
-                worth += LONG_BITS
-            else:
-                worth += LONG_BITS + VERY_LONG_BITS
+            worth = HEADER_BITS + LONG_BITS
+            if stated > 4:
+                worth += VERY_LONG_BITS
             if length < (126 if stated == 4 else 65536) or length > MAX_FRAME_BYTES:
                 return BROKEN, 0, 0, 0, 0
         mask = 0
@@ -187,7 +216,7 @@ def weigh(
             message = NO_MESSAGE if first & 128 else UNCHECKED
         inside = min(length, n - i)
         if opcode == CLOSE:
-            worth += CLOSE_BITS
+            worth = HEADER_BITS + CLOSE_BITS
             flags |= HAS_CLOSE
             is_closed = True
             if length == 1:
@@ -204,22 +233,23 @@ def weigh(
             follows, _ = frames.follow_utf8(data, off + i, inside, mask, 0, 0, 0)
             if follows < 0 or (follows > 0 and inside == length and first & 128):
                 return BROKEN, 0, 0, 0, 0
-            worth += min(TEXT_BITS, 3 * inside // 4)
+            if inside > 0 and is_readable(data, off + i, inside, mask):
+                worth = max(worth, HEADER_BITS) + min(TEXT_BITS, 3 * inside // 4)
+                last_first = -1  # the same head again is no pattern then
         is_new = opcode != last_first or length != last_length or mask != last_mask
-        if opcode == TEXT and rsv == 0 and inside > 0:
-            is_new |= (int64(data[off + i]) ^ (mask >> 24)) >= 32  # one pattern over all would unmask to zeros
         counts = is_new and (length > 0 or opcode >= CLOSE)
         last_first, last_length, last_mask = opcode, length, mask
         i += inside
         left = length - inside
-        if counts:
-            bits += worth
         if left == 0 and i == n:
             flags |= ALIGNED
-            if counts:
-                bits += END_BITS
+            worth = max(worth, HEADER_BITS) + END_BITS
             if opcode == CLOSE:
                 flags |= CLOSES
+        if counts:
+            bits += worth
+    if bits > 0 and repeats(data, off, n):
+        bits = 0
     return bits, left, have, message, flags
 
 
@@ -337,7 +367,8 @@ def is_recognised(client: Rows, server: Rows) -> bool:
     masked, unmasked = int64(client["score"]), int64(server["score"])
     if masked >= ALONE_BITS:
         return True
-    if masked >= MASKED_BITS and masked + min(unmasked, SERVER_BITS) >= BOTH_BITS:
+    has_both = masked >= MASKED_BITS and unmasked >= START_BITS
+    if has_both and masked + min(unmasked, SERVER_BITS) >= BOTH_BITS:
         return True
     return is_closed_well(client) and is_closed_well(server)
 
