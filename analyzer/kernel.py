@@ -36,6 +36,7 @@ CACHES_KEPT = 3
 """Compiled kernels of older versions that may stay in the user's cache directory."""
 
 _plain: dict[tuple[str, str], Callable[..., Any]] = {}
+_rare: set[tuple[str, str]] = set()
 _compiled: dict[tuple[str, str], Callable[..., Any]] = {}
 _is_compiled = False
 _is_automatic = True
@@ -45,6 +46,12 @@ def kernel(function: Function) -> Function:
     """Register a function that `compile_all` may compile; the function itself is returned unchanged."""
     _plain[function.__module__, function.__name__] = function
     return function
+
+
+def rare_kernel(function: Function) -> Function:
+    """Register a large kernel that few packets reach: not copied into its callers, which would compile for minutes."""
+    _rare.add((function.__module__, function.__name__))
+    return kernel(function)
 
 
 def is_compiled() -> bool:
@@ -143,7 +150,8 @@ def _make_compiled() -> bool:
     if directory is not None:
         numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
     for place, function in _registered().items():
-        _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True, forceinline=True)(function)
+        is_copied = place not in _rare
+        _compiled[place] = numba.njit(cache=directory is not None, boundscheck=True, forceinline=is_copied)(function)
     return True
 
 

@@ -47,7 +47,7 @@ from analyzer.capture.frames import (
     UNKNOWN_MESSAGE,
     WALKED_OVER,
 )
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import Octets, Rows, int64
 
 HEADER_BITS, CLOSE_BITS, LONG_BITS, VERY_LONG_BITS, END_BITS, STATUS_BITS, TEXT_BITS = 5, 3, 7, 16, 7, 5, 8
@@ -128,7 +128,7 @@ def repeats(data: Octets, off: int, n: int) -> bool:
     return False
 
 
-@kernel
+@rare_kernel
 def weigh(
     data: Octets, off: int, n: int, side: Rows, is_fresh: bool, is_client: bool, allowed_rsv: int
 ) -> tuple[int, int, int, int, int]:
@@ -215,6 +215,7 @@ def weigh(
         if opcode <= BINARY:
             message = NO_MESSAGE if first & 128 else UNCHECKED
         inside = min(length, n - i)
+        text_at = -1
         if opcode == CLOSE:
             worth = HEADER_BITS + CLOSE_BITS
             flags |= HAS_CLOSE
@@ -225,16 +226,18 @@ def weigh(
                 if not may_be_sent(wire.be16(data, off + i) ^ (mask >> 16)):
                     return BROKEN, 0, 0, 0, 0
                 worth += STATUS_BITS
-                follows, _ = frames.follow_utf8(data, off + i + 2, inside - 2, mask, 2, 0, 0)
-                if follows < 0:
-                    return BROKEN, 0, 0, 0, 0
-                worth += min(TEXT_BITS, 3 * (inside - 2) // 4)
+                text_at = 2
         elif opcode == TEXT and rsv == 0:
-            follows, _ = frames.follow_utf8(data, off + i, inside, mask, 0, 0, 0)
-            if follows < 0 or (follows > 0 and inside == length and first & 128):
+            text_at = 0
+        if text_at >= 0:
+            n_text = inside - text_at
+            follows, _ = frames.follow_utf8(data, off + i + text_at, n_text, mask, text_at, 0, 0)
+            if follows < 0 or (follows > 0 and opcode == TEXT and inside == length and first & 128):
                 return BROKEN, 0, 0, 0, 0
-            if inside > 0 and is_readable(data, off + i, inside, mask):
-                worth = max(worth, HEADER_BITS) + min(TEXT_BITS, 3 * inside // 4)
+            if opcode == CLOSE:
+                worth += min(TEXT_BITS, 3 * n_text // 4)
+            elif n_text > 0 and is_readable(data, off + i, n_text, mask):
+                worth = max(worth, HEADER_BITS) + min(TEXT_BITS, 3 * n_text // 4)
                 last_first = -1  # the same head again is no pattern then
         is_new = opcode != last_first or length != last_length or mask != last_mask
         counts = is_new and (length > 0 or opcode >= CLOSE)
@@ -253,7 +256,7 @@ def weigh(
     return bits, left, have, message, flags
 
 
-@kernel
+@rare_kernel
 def forget_step(side: Rows) -> None:
     """What looked like frames was none: with it goes a Close that was found there."""
     if int64(side["lost"]) == 0:
@@ -290,14 +293,14 @@ def keep_on_trial(
     side["opcode"] = WALKED_OVER
 
 
-@kernel
+@rare_kernel
 def find_step(data: Octets, off: int, n: int, side: Rows, is_client: bool, allowed_rsv: int) -> bool:
     """Whether the walk may read this segment: for a side that is out of step, or not yet proven to be in step.
 
-    On a side that lost its step to a gap, it takes more than on one of which nothing was known before. Random bytes
-    get a lost side into step about once in 2^17 segments of 12 to 260 bytes and hardly ever in longer ones, and are
-    taken for a Close with status about once in two million segments of 8 bytes (less often where there is a reason),
-    for an empty Close once in 2^16 segments of exactly 6 or 2 bytes.
+    On a side that lost its step to a gap it takes more than on one of which nothing was known before. Measured on
+    random bytes, such a side is taken to be in step once in two million segments of 8 bytes (2^-21, a Close with
+    status; less often where there is a reason), once in 2^16 of exactly 6 bytes from the client or 2 from the server
+    (an empty Close), and less than once in a million of any other size (2^-20 to 2^-23, seldom with a Close).
     """
     if int64(side["walk"]) == IN_STEP:
         score = int64(side["score"])
@@ -386,7 +389,7 @@ def drop_candidate(flow_row: Rows, connections: Rows, free: Rows, state: Rows) -
     flow_row["candidate"] = -1
 
 
-@kernel
+@rare_kernel
 def miss(flow_row: Rows, flow: int, streams: Rows, direction: int, connections: Rows, free: Rows, state: Rows) -> None:
     """Count a segment that said nothing; too many on a side, and the flow is not looked at any more."""
     stream, other = streams[2 * flow + direction], streams[2 * flow + 1 - direction]
@@ -406,7 +409,7 @@ def miss(flow_row: Rows, flow: int, streams: Rows, direction: int, connections: 
         other["mode"] = OTHER
 
 
-@kernel
+@rare_kernel
 def begin_candidate(
     data: Octets,
     off: int,
@@ -448,7 +451,7 @@ def begin_candidate(
     return mine
 
 
-@kernel
+@rare_kernel
 def judge(
     data: Octets,
     off: int,
@@ -492,7 +495,7 @@ def judge(
     return NOT_JUDGED
 
 
-@kernel
+@rare_kernel
 def settle(
     mine: int, flow_row: Rows, flow: int, streams: Rows, connections: Rows, sides: Rows, free: Rows, state: Rows
 ) -> None:

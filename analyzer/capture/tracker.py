@@ -11,7 +11,7 @@ import numpy as np
 
 from analyzer.capture import dissect, flowtable, frames, handshake, midstream, reassemble
 from analyzer.capture.container import CHUNK_PACKETS, Chunk
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import (
     CONNECTION,
     FLOW,
@@ -57,7 +57,7 @@ def is_forced(flow_row: Rows, ports: Rows) -> int:
     return -1
 
 
-@kernel
+@rare_kernel
 def judge_span(
     buffer: Octets,
     off: int,
@@ -89,11 +89,9 @@ def judge_span(
             is_client = int64(connections[candidate]["client_stream"]) == direction
             side = sides[2 * candidate + (0 if is_client else 1)]
             is_inside = int64(side["walk"]) == frames.IN_STEP and int64(side["skip_bytes"]) > 0
-        if not is_inside:
-            is_other = handshake.is_request_start(buffer, off, n) or handshake.is_record(buffer, off, n)
-            if is_other or handshake.begins(buffer, off, n, handshake.HTTP_VERSION):
-                midstream.drop_candidate(flow_row, connections, free, state)
-                return
+        first = int64(buffer[off]) | 32
+        if not is_inside and (first == 103 or first == 112 or first == 104 or first == 100 or first == 111):
+            return  # "GET", "HTTP" and the like; no frame begins so
         server = is_forced(flow_row, ports) if int64(stream["has_syn"]) == 0 else -1
         if server >= 0:
             connection = handshake.begin_connection(
@@ -201,8 +199,10 @@ def scan_spans(
                 break
             if mode == flowtable.OTHER:
                 break
-            connection = int64(flow_row["connection"])
-            if mode == flowtable.FRAMES:
+            if mode == flowtable.FRAMES or judged != midstream.NOT_JUDGED:
+                if judged == midstream.SWALLOWED:
+                    break
+                connection = judged >> 1 if judged >= 0 else int64(flow_row["connection"])
                 row = connections[connection]
                 is_client = int64(row["client_stream"]) == direction
                 mine = 2 * connection + (0 if is_client else 1)
@@ -231,6 +231,8 @@ def scan_spans(
                     and not has_ended(streams, flow, packet)
                 ):
                     row["activity_ns"] = max(int64(row["activity_ns"]), ts)
+                if judged >= 0:
+                    midstream.settle(judged, flow_row, flow, streams, connections, sides, free, state)
                 break
             if int64(state[handshake.FREE_CONNECTIONS]) == 0:
                 state[handshake.WHY] = handshake.NO_CONNECTIONS
@@ -240,26 +242,6 @@ def scan_spans(
                 state[handshake.WHY] = handshake.NO_HEADS
                 state[handshake.RESUME] = done
                 return i
-            if judged != midstream.NOT_JUDGED:
-                if judged >= 0:
-                    frames.walk(
-                        buffer,
-                        words,
-                        off + done,
-                        n - done,
-                        pos + done,
-                        ack,
-                        ts,
-                        packet,
-                        sides[judged],
-                        sides[judged ^ 1],
-                        connections[judged >> 1],
-                        judged & 1 == 0,
-                    )
-                    row = connections[judged >> 1]
-                    row["activity_ns"] = max(int64(row["activity_ns"]), ts)
-                    midstream.settle(judged, flow_row, flow, streams, connections, sides, free, state)
-                break
             done += handshake.read_http(
                 buffer,
                 off + done,
