@@ -39,6 +39,7 @@ CACHES_KEPT = 3
 """Compiled kernels of older versions that may stay in the user's cache directory."""
 
 _plain: dict[tuple[str, str], Callable[..., Any]] = {}
+_rare: set[tuple[str, str]] = set()
 _compiled: dict[tuple[str, str], "Compiled"] = {}
 _dispatchers: dict[tuple[str, str], Any] = {}
 _state = 0
@@ -52,6 +53,12 @@ def kernel(function: Function) -> Function:
     """Register a function that `compile_all` may compile; the function itself is returned unchanged."""
     _plain[function.__module__, function.__name__] = function
     return function
+
+
+def rare_kernel(function: Function) -> Function:
+    """Register a large kernel that few packets reach: not copied into its callers, which would compile for minutes."""
+    _rare.add((function.__module__, function.__name__))
+    return kernel(function)
 
 
 def is_compiled() -> bool:
@@ -203,7 +210,7 @@ def _make_dispatchers() -> dict[tuple[str, str], Any]:
         if sys.stderr is not None and sys.stderr.isatty():
             sys.stderr.write("wsclose: compiling for this machine; this happens once and takes some seconds\n")
         for place, function in _registered().items():
-            _dispatchers[place] = native.make_dispatcher(function)
+            _dispatchers[place] = native.make_dispatcher(function, is_copied=place not in _rare)
     return _dispatchers
 
 

@@ -287,12 +287,14 @@ FLOW = np.dtype(
         ("connection", "i4"),
         ("ordinal", "i4"),
         ("unanswered", "i4"),
+        ("candidate", "i4"),
         ("state", "i1"),
         ("kind", "i1"),
     ],
     align=True,
 )
-"""One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests."""
+"""One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests.
+`candidate` is the CONNECTION of frames without a handshake while it is not recognised."""
 
 STREAM = np.dtype(
     [
@@ -314,6 +316,8 @@ STREAM = np.dtype(
         ("has_data", "i1"),
         ("is_answering", "i1"),
         ("has_chunks", "i1"),
+        ("misses", "i1"),
+        ("has_gap", "i1"),
         ("fin_pos", "i8"),
         ("fin_ns", "i8"),
         ("rst_pos", "i8"),
@@ -407,7 +411,8 @@ SIDE = np.dtype(
         ("masked", "i1"),
         ("header_bytes", "i1"),
         ("lost", "i1"),
-        ("hint", "i1"),
+        ("score", "i1"),
+        ("unsure_close", "i1"),
         ("body_bytes", "i2"),
         ("gap_bytes", "i8"),
         ("violation_packet", "i8"),
@@ -617,6 +622,7 @@ INPUTS = (
     Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
     Column("skipped_encrypted", "int", "TCP connections that carry TLS"),
     Column("skipped_midstream", "int", "TCP connections with data, begun before the capture, not recognised"),
+    Column("skipped_candidates", "int", "segments not looked at for frames: too many connections were being looked at"),
     Column("skipped_evicted", "int", "TCP connections dropped because too many were open at once"),
     Column("skipped_parked", "int", "segments dropped because too much arrived out of order"),
     Column("skipped_heads", "int", "HTTP heads dropped for their length or number"),
@@ -631,7 +637,10 @@ DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
 """What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
 a path stands without its query."""
 
-LIMITS = ("skipped_waiting_fragments", "skipped_evicted", "skipped_parked", "skipped_heads", "skipped_long_lines")
+LIMITS = (
+    *("skipped_waiting_fragments", "skipped_candidates", "skipped_evicted", "skipped_parked", "skipped_heads"),
+    "skipped_long_lines",
+)
 """Columns of `inputs` that count what a limit of this program dropped."""
 
 Values = Sequence[Any] | Callable[[], Sequence[Any]]

@@ -126,11 +126,17 @@ def describe_arguments(arguments: Sequence[Any]) -> str:
     return " ".join(parts)
 
 
-def make_dispatcher(function: Callable[..., Any]) -> Any:
-    """What Numba compiles a function with, and what it calls when it compiles another one that calls this one."""
+def make_dispatcher(function: Callable[..., Any], *, is_copied: bool) -> Any:
+    """What Numba calls when it compiles another function that calls this one.
+
+    Args:
+        function: Plain Python.
+        is_copied: Whether callers hold a copy of it, so that calling it costs nothing.
+
+    """
     import numba
 
-    return numba.njit(**OPTIONS)(function)  # type: ignore[call-overload]  # `_nrt` has no type
+    return numba.njit(**{**OPTIONS, "forceinline": is_copied})(function)  # type: ignore[call-overload]  # `_nrt` has no type
 
 
 def build(function: Callable[..., Any], arguments: Sequence[Any]) -> Code:

@@ -148,6 +148,7 @@ class _CaptureReading:
             "lost_bytes": lost,
             "skipped_encrypted": tracker.n_encrypted,
             "skipped_midstream": tracker.n_midstream,
+            "skipped_candidates": tracker.n_skipped_candidates,
             "skipped_evicted": tracker.n_evicted,
             "skipped_parked": tracker.n_dropped_segments,
             "skipped_heads": tracker.n_skipped_heads,

@@ -36,6 +36,7 @@ ORDER = [
         "capture.reassemble",
         "capture.frames",
         "capture.handshake",
+        "capture.midstream",
         "capture.tracker",
     ),
     "capture.life",

@@ -412,9 +412,29 @@ def test_row_34_no_handshake_with_status_and_without():
     ]
 
 
-def test_no_handshake_and_nothing_asserted_makes_no_row():
-    c = midstream()
-    c.close(SERVER, 1001)
+@pytest.mark.parametrize("port", [80, 9, 65535])
+def test_row_34_needs_no_port(port):
+    """Frames of both sides are enough, on any port; what came before they were is counted too."""
+    c = Conversation(dport=port)
+    c.text(CLIENT)
+    c.text(CLIENT)
+    c.text(SERVER)
+    c.text(SERVER)
+    at = c.close(SERVER, 1001)
+    c.close(CLIENT)
+    c.end()
+    assert views(c) == [(1001, "wire", "status", "medium"), (1005, "synthesized", "empty_close", "medium")]
+    row = only(c, CLIENT)
+    assert (row["record"], row["client"], row["initiator"]) == (at, "10.0.0.1:40000", "server")
+    (found,) = analyze(c.pcap())[1]
+    assert (found["client_frames"], found["server_frames"], found["handshake"]) == (3, 3, "missing")
+
+
+@pytest.mark.parametrize("side", [CLIENT, SERVER])
+def test_a_close_alone_makes_no_row(side):
+    c = Conversation()
+    c.close(side, 1001)
+    c.end()
     assert analyze(c.pcap()) == ([], [])
 
 
@@ -422,6 +442,7 @@ def test_row_35_no_handshake_no_close_aligned():
     c = midstream()
     c.end()
     assert views(c, ports=(80,)) == [(1006, "synthesized", "no_close_fin", "medium")] * 2
+    assert views(c) == views(c, ports=(80,))
 
 
 def test_row_35_no_handshake_no_close_not_aligned():

@@ -6,11 +6,6 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-NEEDS_LATER_WORK = {
-    "ndpi__websocket.pcap": ("skipped_midstream", 1),  # no handshake in the file
-}
-"""Not guessed at, but counted: column of `inputs`, and how much."""
-
 TRUTH = SHARED / "captures" / "websocket" / "TRUTH.json"
 FILES = json.loads(TRUTH.read_text(encoding="utf-8")) if TRUTH.is_file() else []
 
@@ -31,16 +26,16 @@ def test_capture_matches_its_truth(truth, read_rows, shared):
     path = shared / "captures" / "websocket" / truth["file"]
     closes, connections, inputs = read_rows(path)
     assert inputs[0]["records"] == truth["packets"]
-    if truth["file"] in NEEDS_LATER_WORK:
-        column, n = NEEDS_LATER_WORK[truth["file"]]
-        assert (inputs[0][column], connections) == (n, [])
-        return
     assert len(connections) == len(truth["streams"])
     for stream, row in zip(truth["streams"], connections, strict=True):
         assert (row["client"], row["server"]) == (stream["client"], stream["server"])
-        assert row["path"].startswith(stream["handshake"]["request"].split(" ")[1])
+        request = stream["handshake"]["request"]
+        assert row["handshake"] == ("missing" if request is None else "complete")
+        assert row["path"] is None if request is None else row["path"].startswith(request.split(" ")[1])
+        assert row["client_frames"] + row["server_frames"] == stream["ws_frames"]
         for side in ("client", "server"):
-            assert row[f"{side}_frames"] == frames_of(stream, side)
+            if "ws_frames_by_side_opcode" in stream:
+                assert row[f"{side}_frames"] == frames_of(stream, side)
             sent = [c for c in stream["close_frames"] if c["sender"] == side]
             if not sent:
                 assert row[f"{side}_close"] == "none"

@@ -151,6 +151,8 @@ def reset_stream(stream: Rows) -> None:
     stream["has_data"] = 0
     stream["is_answering"] = 0
     stream["has_chunks"] = 0
+    stream["misses"] = 0
+    stream["has_gap"] = 0
 
 
 @kernel

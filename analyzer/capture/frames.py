@@ -1,8 +1,8 @@
 """The WebSocket frame walk and the Close body (RFC 6455 section 5): ordered bytes in, counters and Closes out.
 
 Keeps no payload but a Close's. Never stops at what the RFC forbids: it goes on by the length the frame states and
-notes the anomaly. After missing bytes that may have hidden a frame header it is out of step and says so; it is in
-step again only where a chain of well-formed frames fills what one segment carried.
+notes the anomaly. After missing bytes that may have hidden a frame header it is out of step, says so, and reads nothing
+until `midstream` has found where frames begin again.
 """
 
 import sys
@@ -25,6 +25,9 @@ from analyzer.model import (
 
 IN_STEP, OUT_OF_STEP = 0, 1
 """SIDE `walk`."""
+
+PROVEN = 64
+"""SIDE `score` of a side that is known to be in step; below, `midstream` looks at every segment first."""
 
 NO_MESSAGE, UNCHECKED, CHECKED_TEXT, UNKNOWN_MESSAGE = 0, 1, 2, 3
 """SIDE `message`: what kind of message is open; unknown after missing bytes."""
@@ -128,7 +131,8 @@ def begin_side(side: Rows, walk: int) -> None:
     side["message"] = NO_MESSAGE if walk == IN_STEP else UNKNOWN_MESSAGE
     side["masked"] = 0
     side["lost"] = 0
-    side["hint"] = 0
+    side["score"] = PROVEN if walk == IN_STEP else 0
+    side["unsure_close"] = 0
     side["header_bytes"] = 0
     side["body_bytes"] = 0
 
@@ -249,7 +253,7 @@ def lose_step(side: Rows) -> None:
     """From here on nobody knows where a frame begins."""
     side["walk"] = OUT_OF_STEP
     side["lost"] = 1
-    side["hint"] = 0
+    side["score"] = 0
     side["skip_bytes"] = 0
     side["header_bytes"] = 0
     side["message"] = UNKNOWN_MESSAGE
@@ -315,19 +319,22 @@ def is_ascii(data: Octets, words: Rows, off: int, n: int, mask: int, done: int) 
 
 
 @kernel
-def check_text(data: Octets, words: Rows, off: int, n: int, side: Rows, done: int, packet: int) -> None:
-    """Validate text payload as UTF-8 (RFC 3629 section 4) over any segmentation; notes the first error."""
-    left = int64(side["utf8_left"])
-    mask = int64(side["mask"]) if int64(side["masked"]) else 0
-    if left == 0 and is_ascii(data, words, off, n, mask, done):
-        return
-    bounds = int64(side["utf8_bounds"])
+def follow_utf8(data: Octets, off: int, n: int, mask: int, done: int, left: int, bounds: int) -> tuple[int, int]:
+    """Read on in UTF-8 (RFC 3629 section 4) that is masked; `done` bytes of the payload came before.
+
+    Args:
+        left: How many bytes of a character are still to come.
+        bounds: What the next of them may be, the lowest byte and the highest.
+
+    Returns:
+        The same two behind these bytes; -1 instead of `left` where they are no UTF-8.
+
+    """
     for i in range(n):
         byte = int64(data[off + i]) ^ mask_byte(mask, done + i)
         if left:
             if byte < bounds >> 8 or byte > bounds & 255:
-                left = -1
-                break
+                return -1, bounds
             left -= 1
             bounds = 0x80BF
         elif byte >= 0x80:
@@ -347,8 +354,18 @@ def check_text(data: Octets, words: Rows, off: int, n: int, side: Rows, done: in
                 elif byte == 0xF4:
                     bounds = 0x808F
             else:
-                left = -1
-                break
+                return -1, bounds
+    return left, bounds
+
+
+@kernel
+def check_text(data: Octets, words: Rows, off: int, n: int, side: Rows, done: int, packet: int) -> None:
+    """Validate text payload as UTF-8 over any segmentation; notes the first error."""
+    left = int64(side["utf8_left"])
+    mask = int64(side["mask"]) if int64(side["masked"]) else 0
+    if left == 0 and is_ascii(data, words, off, n, mask, done):
+        return
+    left, bounds = follow_utf8(data, off, n, mask, done, left, int64(side["utf8_bounds"]))
     if left < 0:
         note(side, TEXT_NOT_UTF8, packet)
         side["message"] = UNCHECKED
@@ -381,7 +398,7 @@ def walk(
         side: SIDE row of the sender; `other` that of the receiver.
 
     """
-    if int64(side["walk"]) == OUT_OF_STEP and not find_step(data, off, n, side, is_client):
+    if int64(side["walk"]) == OUT_OF_STEP:
         return
     i = 0
     while i < n:
@@ -461,10 +478,14 @@ def walk(
 def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, packet: int) -> None:
     """Step over `n` missing bytes: harmless inside a payload, whose end is known; elsewhere the walk loses step."""
     side["gap_bytes"] = int64(side["gap_bytes"]) + n
-    if int64(side["walk"]) == OUT_OF_STEP:
-        side["hint"] = 0
-        return
     left = int64(side["skip_bytes"])
+    if int64(side["walk"]) == OUT_OF_STEP:
+        # on trial: a gap inside of what may be a payload leaves it at that
+        is_inside = n <= left
+        side["skip_bytes"] = left - n if is_inside else 0
+        side["score"] = int64(side["score"]) if is_inside else 0
+        side["header_bytes"] = 0
+        return
     if n > left or int64(side["header_bytes"]) > 0:
         lose_step(side)
         return
@@ -473,73 +494,5 @@ def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, packet: int) -
     side["skip_bytes"] = left - n
     if n == left:
         end_frame(side, other, pos + n, ack, packet)
-
-
-@kernel
-def find_step(data: Octets, off: int, n: int, side: Rows, is_client: bool) -> bool:
-    """Whether frames begin here after all: two well-formed frames in a row, or a valid Close, that end where it ends.
-
-    One chain must fill the bytes that one segment carried. A random segment passes as one frame about once in 5,000,
-    as a valid Close about once in a million.
-    """
-    count, has_close = chain(data, off, n, is_client)
-    if count >= 2 or has_close or (count == 1 and int64(side["hint"]) > 0):
-        side["walk"] = IN_STEP
-        side["hint"] = 0
-        if int64(side["lost"]):
-            side["anomalies"] = int64(side["anomalies"]) | RESYNCHRONIZED
-        return True
-    side["hint"] = count
-    return False
-
-
-@kernel
-def chain(data: Octets, off: int, n: int, is_client: bool) -> tuple[int, bool]:
-    """How many well-formed frames fill these bytes exactly, 0 where they do not; and whether a valid Close is there."""
-    count = 0
-    has_close = False
-    end = off + n
-    while off < end:
-        if end - off < 2:
-            return 0, False
-        first, second = int64(data[off]), int64(data[off + 1])
-        opcode = first & 15
-        length = second & 127
-        size = 2
-        if opcode > PONG or 2 < opcode < 8 or first & 0x30:
-            return 0, False
-        if opcode >= 8 and (first & 0xC0 != 0x80 or length > 125):
-            return 0, False
-        if (second >> 7 == 1) != is_client:
-            return 0, False
-        if length == 126:
-            if end - off < 4:
-                return 0, False
-            length = wire.be16(data, off + 2)
-            size = 4
-            if length < 126:
-                return 0, False
-        elif length == 127:
-            if end - off < 10:
-                return 0, False
-            length = wire.be64(data, off + 2)
-            size = 10
-            if length < 65536:
-                return 0, False
-        if is_client:
-            size += 4
-        if size > end - off or length > end - off - size:
-            return 0, False
-        if opcode == CLOSE:
-            if length == 1:
-                return 0, False
-            if length >= 2:
-                code = wire.be16(data, off + size)
-                if is_client:
-                    code ^= wire.be16(data, off + size - 4)
-                if code < 1000 or code == 1004 or code == 1005 or code == 1006 or 1015 <= code < 3000 or code > 4999:
-                    return 0, False
-            has_close = True
-        off += size + length
-        count += 1
-    return count, has_close
+        if 0 < int64(side["score"]) < PROVEN:
+            side["score"] = min(PROVEN, int64(side["score"]) + 7)  # a length that fits, as in `midstream`

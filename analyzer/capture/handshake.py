@@ -42,7 +42,8 @@ PLAIN_FLOW, TLS_FLOW, MIDSTREAM_FLOW = 0, 1, 2
 """FLOW `kind`: what is counted as not looked into."""
 
 FREE_CONNECTIONS, FREE_HEADS, N_OPENINGS, WHY, SKIPPED_HEADS, RESUME, N_CONNECTIONS = 0, 1, 2, 3, 4, 5, 6
-OPENING_STATE_SIZE = 7
+N_CANDIDATES, SKIPPED_CANDIDATES, JUDGED = 7, 8, 9
+OPENING_STATE_SIZE = 10
 """Places in the int64 array `state` of this step."""
 
 ALL_READ, NO_CONNECTIONS, NO_HEADS = 0, 1, 2
@@ -121,6 +122,15 @@ def is_request_start(data: Octets, off: int, n: int) -> bool:
 
 
 @kernel
+def is_record(data: Octets, off: int, n: int) -> bool:
+    """Whether a TLS record that RFC 8446 section 5 allows begins here: once in three million random segments."""
+    if n < 5 or not 20 <= int64(data[off]) <= 23 or int64(data[off + 1]) != 3 or int64(data[off + 2]) > 4:
+        return False
+    size = (int64(data[off + 3]) << 8) | int64(data[off + 4])
+    return 0 < size <= 16640
+
+
+@kernel
 def find_head_end(data: Octets, start: int, end: int) -> int:
     """Offset behind the empty line that ends a head, -1 where there is none; a lone line feed ends a line too."""
     for i in range(start, end - 1):
@@ -179,6 +189,53 @@ def line_has(head: Octets, start: int, end: int, name: Octets, value: Octets) ->
 
 
 @kernel
+def take_connection(
+    connections: Rows,
+    sides: Rows,
+    free: Rows,
+    state: Rows,
+    flow: int,
+    client: int,
+    handshake: int,
+    client_walk: int,
+    server_walk: int,
+) -> int:
+    """Take a free CONNECTION row; the caller has made sure that there is one."""
+    state[FREE_CONNECTIONS] -= 1
+    index = int64(free[int64(state[FREE_CONNECTIONS])])
+    row = connections[index]
+    row["opened_ns"] = 0
+    row["request_ns"] = 0
+    row["request_packet"] = 0
+    row["response_packet"] = 0
+    row["activity_ns"] = 0
+    row["client_starts_pos"] = -1
+    row["answers_before"] = 0
+    row["flow"] = flow
+    row["ordinal"] = 0
+    row["status"] = 0
+    row["client_stream"] = client
+    row["handshake"] = handshake
+    row["allowed_rsv"] = 7
+    row["in_use"] = 1
+    row["finished"] = 0
+    frames.begin_side(sides[2 * index], client_walk)
+    frames.begin_side(sides[2 * index + 1], server_walk)
+    return index
+
+
+@kernel
+def enter_connection(connections: Rows, state: Rows, flow_row: Rows, index: int) -> None:
+    """Make a CONNECTION row the one that its flow carries."""
+    row = connections[index]
+    row["answers_before"] = int64(flow_row["unanswered"])
+    row["ordinal"] = int64(flow_row["ordinal"])
+    flow_row["connection"] = index
+    flow_row["ordinal"] = int64(flow_row["ordinal"]) + 1
+    state[N_CONNECTIONS] += 1
+
+
+@kernel
 def begin_connection(
     connections: Rows,
     sides: Rows,
@@ -192,29 +249,8 @@ def begin_connection(
     server_walk: int,
 ) -> int:
     """Take a free CONNECTION row for this flow; the caller has made sure that there is one."""
-    state[FREE_CONNECTIONS] -= 1
-    state[N_CONNECTIONS] += 1
-    index = int64(free[int64(state[FREE_CONNECTIONS])])
-    row = connections[index]
-    row["opened_ns"] = 0
-    row["request_ns"] = 0
-    row["request_packet"] = 0
-    row["response_packet"] = 0
-    row["activity_ns"] = 0
-    row["client_starts_pos"] = -1
-    row["answers_before"] = int64(flow_row["unanswered"])
-    row["flow"] = flow
-    row["ordinal"] = int64(flow_row["ordinal"])
-    row["status"] = 0
-    row["client_stream"] = client
-    row["handshake"] = handshake
-    row["allowed_rsv"] = 7
-    row["in_use"] = 1
-    row["finished"] = 0
-    frames.begin_side(sides[2 * index], client_walk)
-    frames.begin_side(sides[2 * index + 1], server_walk)
-    flow_row["connection"] = index
-    flow_row["ordinal"] = int64(flow_row["ordinal"]) + 1
+    index = take_connection(connections, sides, free, state, flow, client, handshake, client_walk, server_walk)
+    enter_connection(connections, state, flow_row, index)
     return index
 
 
@@ -294,12 +330,13 @@ def read_http(
             if pos == 1 and int64(stream["has_syn"]) and not 65 <= first <= 90:
                 stream["mode"] = OTHER
                 other["mode"] = OTHER
-            if int64(flow_row["kind"]) == PLAIN_FLOW:
-                if 20 <= first <= 23 and n >= 3 and int64(data[off + 1]) == 3:
-                    flow_row["kind"] = TLS_FLOW
-                    stream["mode"] = OTHER
-                    other["mode"] = OTHER
-                elif int64(stream["has_syn"]) == 0 and not 65 <= first <= 90:
+            is_plain = int64(flow_row["kind"]) == PLAIN_FLOW
+            if 20 <= first <= 23 and n >= 3 and int64(data[off + 1]) == 3 and (is_plain or is_record(data, off, n)):
+                flow_row["kind"] = TLS_FLOW
+                stream["mode"] = OTHER
+                other["mode"] = OTHER
+            elif is_plain:
+                if int64(stream["has_syn"]) == 0 and not 65 <= first <= 90:
                     flow_row["kind"] = MIDSTREAM_FLOW
             return n
         state[FREE_HEADS] -= 1
@@ -423,6 +460,7 @@ def miss_http(
     """Missing bytes in a stream that may open a WebSocket: a head under way is lost, and maybe the answer."""
     stream = streams[2 * flow + direction]
     drop_head(stream, free_heads, state)
+    stream["has_gap"] = 1
     stream["body_left_bytes"] = max(0, int64(stream["body_left_bytes"]) - n)
     connection = int64(flow_row["connection"])
     if connection < 0 or int64(connections[connection]["handshake"]) == REJECTED:

@@ -5,6 +5,7 @@ over the packets of all others, and looks at the rows of `Tracker` after every s
 same story. Parses nothing and decides nothing itself.
 """
 
+import collections
 import enum
 import ipaddress
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer import kernel, sources
-from analyzer.capture import flowtable, frames, handshake, reassemble
+from analyzer.capture import flowtable, frames, handshake, reassemble, tracker
 from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.tracker import STEPWISE, Finished, Tracker
 from analyzer.errors import CaptureError, UsageError
@@ -197,9 +198,9 @@ class _Follower(Tracker):
         self._n_segments: int | None = None
         self._flow = -1
         self._piece = np.zeros(1, SPAN)
-        self._trial = np.zeros(1, SIDE)
         self._events: list[Event] = []
-        self._n_more = 0
+        self._n_more: collections.Counter[tuple[Endpoint, bool]] = collections.Counter()
+        """Events that were only counted, by side and whether they are missing bytes."""
         self._n_frames = [0, 0]
         self._under_way: list[int | None] = [None, None]
         """Per side the place in `_events` of a frame whose payload has not passed yet."""
@@ -238,9 +239,11 @@ class _Follower(Tracker):
         self._piece[0] = span
         piece = self._piece[0]
         left = int(piece["n_bytes"])
+        if int(piece["kind"]) != reassemble.MISSING:
+            self._judge(data, piece)
         while left:
             walk = self._find_walk(piece)
-            size = left if walk is None else self._step_bytes(data, piece, left, walk)
+            size = left if walk is None else self._step_bytes(piece, left, walk)
             had_step = walk is not None and int(walk["walk"]) == frames.IN_STEP
             piece["n_bytes"] = size
             self._read_spans(data, self._piece)
@@ -258,11 +261,69 @@ class _Follower(Tracker):
                 self._streams[int(piece["stream"])]["read_pos"] = int(piece["pos"]) + left
                 return
 
+    def _judge(self, data: Octets, piece: Rows) -> None:
+        """Step is found, or not, in what a segment carried as a whole: before that is cut."""
+        if not self._opening_state[handshake.FREE_CONNECTIONS]:
+            self._grow_connections(len(self._connections))
+        buffer = data
+        if int(piece["kind"]) == reassemble.IN_POOL:
+            buffer = self._pool.view()
+            buffer.flags.writeable = False
+        index = int(piece["stream"])
+        tracker.judge_span(
+            buffer,
+            int(piece["off"]),
+            int(piece["n_bytes"]),
+            index,
+            self._flows,
+            self._streams,
+            self._connections,
+            self._sides,
+            self._free_connections,
+            self._ports,
+            self._opening_state,
+        )
+        connection = self._carried(index >> 1)
+        if self._flow != index >> 1 or (connection >= 0 and not self._is_wanted(connection)):
+            return
+        walks = self._sides[2 * connection : 2 * connection + 2] if connection >= 0 else np.zeros(2, SIDE)
+        is_new = not walks["frames"].any() and not walks["gap_bytes"].any()
+        if is_new and int(self._flows[index >> 1]["connection"]) < 0:
+            self._forget(SIDES, with_missing=True)  # what was followed before turned out to be no frames
+        for side in range(2):
+            if int(walks[side]["frames"]) < self._n_frames[side]:
+                self._forget(SIDES[side : side + 1])
+
+    def _forget(self, sides: tuple[Endpoint, ...], *, with_missing: bool = False) -> None:
+        """Take back what was told of one side or both before it was proven to speak in frames."""
+
+        def is_kept(event: Event) -> bool:
+            return event.side not in sides or (event.kind == EventKind.MISSING and not with_missing)
+
+        kept = [event for event in self._events if is_kept(event)]
+        places = {id(event): at for at, event in enumerate(kept)}
+        for marks in (self._under_way, self._closes):
+            for side, at in enumerate(marks):
+                marks[side] = None if at is None else places.get(id(self._events[at]))
+        for endpoint in sides:
+            self._n_frames[SIDES.index(endpoint)] = 0
+            self._n_more[endpoint, False] = 0
+            if with_missing:
+                self._n_more[endpoint, True] = 0
+        self._events = kept
+
+    def _carried(self, flow: int) -> int:
+        """The connection that a flow carries, or may carry."""
+        connection = int(self._flows[flow]["connection"])
+        return connection if connection >= 0 else int(self._flows[flow]["candidate"])
+
     def _find_walk(self, piece: Rows) -> Rows | None:
         """The SIDE row of the frame walk that this piece goes to, None where it goes elsewhere or is not wanted."""
         index = int(piece["stream"])
-        connection = int(self._flows[index >> 1]["connection"])
-        if int(self._streams[index]["mode"]) != flowtable.FRAMES or not self._is_wanted(connection):
+        connection = self._carried(index >> 1)
+        is_walked = int(self._streams[index]["mode"]) == flowtable.FRAMES
+        is_walked |= int(piece["kind"]) != reassemble.MISSING and int(self._opening_state[handshake.JUDGED]) >= 0
+        if not is_walked or not self._is_wanted(connection):
             return None
         walk: Rows = self._sides[2 * connection + self._side_of(piece)]
         return walk
@@ -280,22 +341,12 @@ class _Follower(Tracker):
             self._flow = flow
         return flow == self._flow
 
-    def _step_bytes(self, data: Octets, piece: Rows, left: int, walk: Rows) -> int:
+    def _step_bytes(self, piece: Rows, left: int, walk: Rows) -> int:
         """How much of this piece to read at once: a part of a frame header, or what is left of a payload."""
-        side = self._side_of(piece)
-        is_full = len(self._events) >= self._max_events and self._under_way[side] is None
-        if int(piece["kind"]) == reassemble.MISSING or is_full:
+        is_full = len(self._events) >= self._max_events and self._under_way[self._side_of(piece)] is None
+        is_lost = int(walk["walk"]) == frames.OUT_OF_STEP
+        if int(piece["kind"]) == reassemble.MISSING or is_full or is_lost:
             return left
-        if int(walk["walk"]) == frames.OUT_OF_STEP:
-            # step is found, or not, in what a segment carried as a whole: tried before that is cut
-            self._trial[0] = walk
-            buffer = data
-            if int(piece["kind"]) == reassemble.IN_POOL:
-                buffer = self._pool.view()
-                buffer.flags.writeable = False
-            if not frames.find_step(buffer, int(piece["off"]), left, self._trial[0], side == 0):
-                return left
-            frames.find_step(buffer, int(piece["off"]), left, walk, side == 0)
         rest = int(walk["skip_bytes"])
         if not rest:
             have = int(walk["header_bytes"])
@@ -304,7 +355,7 @@ class _Follower(Tracker):
 
     def _look_at_gap(self, piece: Rows) -> None:
         """Write down missing bytes, also where they were part of the opening."""
-        if self._is_wanted(int(self._flows[int(piece["stream"]) >> 1]["connection"])):
+        if self._is_wanted(self._carried(int(piece["stream"]) >> 1)):
             moment = int(piece["ts_ns"]), int(piece["packet"])
             self._write(Event(*moment, SIDES[self._side_of(piece)], EventKind.MISSING, int(piece["n_bytes"])))
 
@@ -317,7 +368,7 @@ class _Follower(Tracker):
         if n_begun == 1 and len(self._events) < self._max_events:
             at = self._begin_frame(piece, walk, side)
         elif n_begun:
-            self._n_more += n_begun
+            self._n_more[SIDES[side], False] += n_begun
         elif at is not None and int(piece["kind"]) != reassemble.MISSING:
             event = self._events[at]
             latest = max(event.ts_ns, int(piece["ts_ns"])), max(event.packet, int(piece["packet"]))
@@ -337,7 +388,7 @@ class _Follower(Tracker):
     def _write(self, event: Event) -> int | None:
         """Keep an event, or count it; its place."""
         if len(self._events) >= self._max_events:
-            self._n_more += 1
+            self._n_more[event.side, event.kind == EventKind.MISSING] += 1
             return None
         self._events.append(event)
         return len(self._events) - 1
@@ -365,7 +416,7 @@ class _Follower(Tracker):
                     if not some.superseded[i]:  # else the end is that of a later attempt
                         self._write_end(side, some.streams[i, side])
                 # by packet; what one packet carried stays as it stood there
-                return Life(sorted(self._events, key=lambda event: event.packet), self._n_more)
+                return Life(sorted(self._events, key=lambda event: event.packet), self._n_more.total())
         return None
 
     def _write_close(self, side: int, walk: Rows) -> None:
@@ -380,7 +431,7 @@ class _Follower(Tracker):
         at = self._closes[side]
         if at is None:
             self._events.append(event)
-            self._n_more -= 1
+            self._n_more[SIDES[side], False] -= 1
         else:
             self._events[at] = event
 

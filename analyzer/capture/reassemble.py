@@ -388,6 +388,7 @@ def scan_segments(
             row["first_ns"] = ts
             row["last_ns"] = ts
             row["connection"] = -1
+            row["candidate"] = -1
             row["ordinal"] = 0
             row["unanswered"] = 0
             row["state"] = LIVE

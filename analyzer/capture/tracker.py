@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.capture import flowtable, frames, handshake, reassemble
+from analyzer.capture import flowtable, frames, handshake, midstream, reassemble
 from analyzer.capture.container import Chunk
 from analyzer.capture.segments import Segmenter
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import (
     CONNECTION,
     FLOW,
@@ -45,7 +45,8 @@ SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
 
 STEPWISE = handshake.OPENING_STATE_SIZE
-"""One more place in `state`: set, a span is read only to where its stream's mode changes, -state[RESUME] bytes left."""
+"""One more place in `state`: set, spans come in pieces. Who cuts them calls `judge_span` on the whole; a piece is read
+only to where its stream's mode changes, -state[RESUME] bytes left."""
 
 
 @kernel
@@ -57,6 +58,69 @@ def is_forced(flow_row: Rows, ports: Rows) -> int:
         if int64(flow_row["a_port"]) == int64(ports[i]):
             return 0
     return -1
+
+
+@rare_kernel
+def judge_span(
+    buffer: Octets,
+    off: int,
+    n: int,
+    index: int,
+    flows: Rows,
+    streams: Rows,
+    connections: Rows,
+    sides: Rows,
+    free: Rows,
+    ports: Rows,
+    state: Rows,
+) -> None:
+    """Look at what one segment carried where it is not certain that frames are in step, or that there are any.
+
+    Leaves in `state[JUDGED]` the SIDE it goes to in a stream that may yet turn out to carry frames.
+    """
+    flow, direction = index >> 1, index & 1
+    flow_row, stream = flows[flow], streams[index]
+    state[handshake.JUDGED] = midstream.NOT_JUDGED
+    connection, candidate = int64(flow_row["connection"]), int64(flow_row["candidate"])
+    if int64(stream["mode"]) == flowtable.HTTP and connection < 0:
+        if int64(stream["head"]) >= 0 or int64(stream["body_left_bytes"]) > 0:
+            return
+        if int64(stream["has_syn"]) and int64(stream["has_gap"]) == 0:
+            return  # seen from its beginning
+        is_inside = False
+        if candidate >= 0:
+            is_client = int64(connections[candidate]["client_stream"]) == direction
+            side = sides[2 * candidate + (0 if is_client else 1)]
+            is_inside = int64(side["walk"]) == frames.IN_STEP and int64(side["skip_bytes"]) > 0
+        first = int64(buffer[off]) | 32
+        if not is_inside and (first == 103 or first == 112 or first == 104 or first == 100 or first == 111):
+            return  # "GET", "HTTP" and the like; no frame begins so
+        server = is_forced(flow_row, ports) if int64(stream["has_syn"]) == 0 else -1
+        if server >= 0:
+            connection = handshake.begin_connection(
+                connections,
+                sides,
+                free,
+                state,
+                flow_row,
+                flow,
+                1 - server,
+                handshake.MISSING_HANDSHAKE,
+                frames.OUT_OF_STEP,
+                frames.OUT_OF_STEP,
+            )
+            streams[2 * flow]["mode"] = flowtable.FRAMES
+            streams[2 * flow + 1]["mode"] = flowtable.FRAMES
+        elif int64(stream["misses"]) < midstream.MAX_MISSES:
+            state[handshake.JUDGED] = midstream.judge(
+                buffer, off, n, flow_row, flow, streams, direction, connections, sides, free, state
+            )
+    if int64(stream["mode"]) == flowtable.FRAMES:
+        row = connections[connection]
+        is_client = int64(row["client_stream"]) == direction
+        side = sides[2 * connection + (0 if is_client else 1)]
+        if int64(side["score"]) < frames.PROVEN:
+            midstream.find_step(buffer, off, n, side, is_client, int64(row["allowed_rsv"]))
 
 
 @kernel
@@ -104,10 +168,11 @@ def scan_spans(
         kind = int64(span["kind"])
         stream["read_pos"] = pos + n
         if kind == reassemble.MISSING:
+            connection = int64(flow_row["connection"])
             if int64(stream["mode"]) == flowtable.HTTP:
                 handshake.miss_http(pos, n, flow_row, flow, streams, direction, connections, sides, free_heads, state)
-            else:
-                connection = int64(flow_row["connection"])
+                connection = int64(flow_row["candidate"])
+            if connection >= 0:
                 is_client = int64(connections[connection]["client_stream"]) == direction
                 mine = 2 * connection + (0 if is_client else 1)
                 frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, packet)
@@ -118,6 +183,18 @@ def scan_spans(
         done = int64(state[handshake.RESUME])
         state[handshake.RESUME] = 0
         first_mode = int64(stream["mode"])
+        if first_mode == flowtable.HTTP:
+            if int64(state[handshake.FREE_CONNECTIONS]) == 0:
+                state[handshake.WHY] = handshake.NO_CONNECTIONS
+                state[handshake.RESUME] = done
+                return i
+            if int64(stream["head"]) < 0 and int64(state[handshake.FREE_HEADS]) == 0:
+                state[handshake.WHY] = handshake.NO_HEADS
+                state[handshake.RESUME] = done
+                return i
+        if done == 0 and int64(state[STEPWISE]) == 0:
+            judge_span(buffer, off, n, index, flows, streams, connections, sides, free, ports, state)
+        judged = int64(state[handshake.JUDGED])
         while done < n:
             mode = int64(stream["mode"])
             if mode != first_mode and int64(state[STEPWISE]):
@@ -125,8 +202,10 @@ def scan_spans(
                 break
             if mode == flowtable.OTHER:
                 break
-            connection = int64(flow_row["connection"])
-            if mode == flowtable.FRAMES:
+            if mode == flowtable.FRAMES or judged != midstream.NOT_JUDGED:
+                if judged == midstream.SWALLOWED:
+                    break
+                connection = judged >> 1 if judged >= 0 else int64(flow_row["connection"])
                 row = connections[connection]
                 is_client = int64(row["client_stream"]) == direction
                 mine = 2 * connection + (0 if is_client else 1)
@@ -155,6 +234,8 @@ def scan_spans(
                     and not has_ended(streams, flow, packet)
                 ):
                     row["activity_ns"] = max(int64(row["activity_ns"]), ts)
+                if judged >= 0:
+                    midstream.settle(judged, flow_row, flow, streams, connections, sides, free, state)
                 break
             if int64(state[handshake.FREE_CONNECTIONS]) == 0:
                 state[handshake.WHY] = handshake.NO_CONNECTIONS
@@ -164,31 +245,6 @@ def scan_spans(
                 state[handshake.WHY] = handshake.NO_HEADS
                 state[handshake.RESUME] = done
                 return i
-            if (
-                len(ports) > 0
-                and connection < 0
-                and int64(stream["has_syn"]) == 0
-                and int64(stream["head"]) < 0
-                and not handshake.is_request_start(buffer, off + done, n - done)
-                and not handshake.begins(buffer, off + done, n - done, handshake.HTTP_VERSION)
-            ):
-                server = is_forced(flow_row, ports)
-                if server >= 0:
-                    connection = handshake.begin_connection(
-                        connections,
-                        sides,
-                        free,
-                        state,
-                        flow_row,
-                        flow,
-                        1 - server,
-                        handshake.MISSING_HANDSHAKE,
-                        frames.OUT_OF_STEP,
-                        frames.OUT_OF_STEP,
-                    )
-                    streams[2 * flow]["mode"] = flowtable.FRAMES
-                    streams[2 * flow + 1]["mode"] = flowtable.FRAMES
-                    continue
             done += handshake.read_http(
                 buffer,
                 off + done,
@@ -325,6 +381,11 @@ class Tracker:
     def n_skipped_heads(self) -> int:
         """HTTP heads that were too long, or too many at once."""
         return int(self._opening_state[handshake.SKIPPED_HEADS])
+
+    @property
+    def n_skipped_candidates(self) -> int:
+        """Times that bytes looked like frames without a handshake when too many flows were under observation."""
+        return int(self._opening_state[handshake.SKIPPED_CANDIDATES])
 
     def feed(self, chunk: Chunk) -> list[Finished]:
         """Follow the packets of one chunk; what has ended by then comes back."""
@@ -550,10 +611,25 @@ class Tracker:
         chosen = np.concatenate([superseded, carried])
         finished = [self._gather(chosen, is_evicted=is_evicted)] if len(chosen) else []
         self._release_heads(ended)
+        self._release_candidates(flows["candidate"])
         flowtable.remove_flows(ended, self._slots, self._flows, self._free, self._keys, self._state)
         if self._state[flowtable.N_USED_SLOTS] > len(self._slots) // 2:
             self._fill_slots()
         return finished
+
+    def _release_candidates(self, candidates: Rows) -> None:
+        """Give back the rows of flows that were never recognised."""
+        chosen = candidates[candidates >= 0]
+        self._connections["in_use"][chosen] = 0
+        self._free_some(chosen)
+        self._opening_state[handshake.N_CANDIDATES] -= len(chosen)
+
+    def _free_some(self, chosen: Rows) -> None:
+        """Enter these CONNECTION rows among the free ones."""
+        state = self._opening_state
+        free = int(state[handshake.FREE_CONNECTIONS])
+        self._free_connections[free : free + len(chosen)] = chosen
+        state[handshake.FREE_CONNECTIONS] += len(chosen)
 
     def _superseded(self) -> Rows:
         """Connections after which their flow carried another one; nothing more can happen to them."""
@@ -589,8 +665,5 @@ class Tracker:
             np.any(stalled & silent, axis=1),
         )
         self._connections["in_use"][chosen] = 0
-        state = self._opening_state
-        free = int(state[handshake.FREE_CONNECTIONS])
-        self._free_connections[free : free + len(chosen)] = chosen
-        state[handshake.FREE_CONNECTIONS] += len(chosen)
+        self._free_some(chosen)
         return finished

@@ -180,5 +180,8 @@ def classify(
     decide(vanished, None, undone, Evidence.VANISHED, NOTHING)
     decide(undecided.copy(), None, undone, Evidence.OPEN_END, NOTHING)
 
+    # 34, 35: without a handshake nothing is sure
+    confidence[(handshake == MISSING) & (confidence == Confidence.HIGH)] = Confidence.MEDIUM
+
     has_row = np.full(n, True) if is_client else ~np.isin(handshake, (REJECTED, FAILED))
     return Views(code, provenance, evidence, confidence, moment, has_row)
