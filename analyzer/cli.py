@@ -417,6 +417,7 @@ def _draw_life(
     """Draw one connection."""
     from analyzer import analysis
     from analyzer.connection import Connection, find
+    from analyzer.series import apart, find_series, from_source
 
     if freq is not None:
         raise UsageError(f"--freq goes with timeline, not with {kind}")
@@ -432,8 +433,8 @@ def _draw_life(
             rows += batch.connections.take([i for i, key in enumerate(keys) if key.startswith(prefix or "")]).rows()
     refuse_unless_read(inputs, len(inputs))
     row = find(rows, prefix)
-    source = next(source for source in sources if source.name == row["source"])
-    return Connection(row, [], source, language=language, ports=given.ports).plot(), inputs
+    members = from_source(find_series(sources) if settings.series else apart(sources), row["source"])
+    return Connection(row, [], members, language=language, ports=given.ports).plot(), inputs
 
 
 CODE = click.IntRange(0, 65535)

@@ -80,7 +80,8 @@ def sniff(head: bytes, name: str) -> str:
 
     """
     # under such a name anything else is damage, and the reader says so
-    if is_capture(head) or not CAPTURE_SUFFIXES.isdisjoint(part.lower() for part in Path(name).suffixes[-2:]):
+    suffixes = (part.lower().rstrip("0123456789") for part in Path(name).suffixes[-2:])  # .pcap12, .pcap12.gz
+    if is_capture(head) or not CAPTURE_SUFFIXES.isdisjoint(suffixes):
         return "capture"
     foreign = next((kind for magic, kind in packing.FOREIGN.items() if head.startswith(magic)), None)
     if foreign is not None:
