@@ -396,7 +396,7 @@ def read(
     settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe, series=series)
     found = prepare(paths, settings)
     analysis = Analysis(found, settings)
-    with contextlib.closing(choose(len(found))) as shown:
+    with contextlib.closing(choose(len(found), sources.total_bytes(found))) as shown:
         for batch in stream_sources(found, settings, jobs=jobs, progress=shown.tell if progress else None):
             analysis.add(batch)
     failed = [row for row in analysis.counts.inputs if row["status"] == "failed"]

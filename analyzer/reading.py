@@ -179,10 +179,10 @@ class _CaptureReading:
     def batches(self) -> Iterator[Batch | None]:
         reader = self._reader
         for chunk in reader.chunks():
-            yield None
             yield from self._following.feed(chunk, self._packets_to_come())
             if reader.first_ns is not None and reader.last_ns is not None:
                 self._following.extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)
+            yield None
 
     def finish(self) -> Iterator[Batch]:
         yield from self._following.finish()

@@ -68,6 +68,12 @@ class Source(NamedTuple):
         return self.path.stat().st_mtime_ns if self.path is not None and self.path.is_file() else None
 
 
+def total_bytes(found: Iterable[Source]) -> int | None:
+    """Size of all files together, None where one has none."""
+    sizes = [source.size_bytes() for source in found]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
 def sniff(head: bytes, name: str) -> str:
     """What a file holds by its first bytes: `capture` or `log`.
 
