@@ -9,13 +9,17 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import SAMPLES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packets import CLIENT, SERVER, Conversation, Packet, pcap
+from reading import gather
 
 import analyzer
 from analyzer import series
@@ -228,6 +232,12 @@ def test_a_series_of_fifty_gives_the_rows_of_the_whole(naming, tmp_path, read_ro
     joined = read_rows(tmp_path / "series")
     assert_equal(joined, whole, written)
     assert [row["source"] for row in joined[2]] == [str(file) for file in written.files]
+    began = {}
+    for file, part in zip(written.files, written.parts, strict=True):
+        for packet in part:
+            began.setdefault(max(struct.unpack_from("!HH", packet.data, 34)), str(file))  # the client's port
+    assert {row["source"] for row in joined[1]} == {*began.values()}
+    assert all(row["source"] == began[int(row["client"].rpartition(":")[2])] for row in joined[1])
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -273,6 +283,31 @@ def test_order_is_by_time_not_by_name(tmp_path, read_rows, traffic):
     assert_equal(read_rows(tmp_path / "series"), read_rows(written.whole), written)
 
 
+def test_packets_of_two_interfaces_may_be_mixed_at_a_boundary(tmp_path, read_rows, traffic):
+    packets = list(traffic)
+    edges = [len(packets) * i // 10 for i in range(1, 10)]
+    for at in edges:
+        if packets[at + 1].ts_ns - packets[at - 1].ts_ns < series.MAX_OVERLAP_NS:
+            packets[at - 1], packets[at + 1] = packets[at + 1], packets[at - 1]
+    assert sum(packets[at].ts_ns < packets[at - 1].ts_ns for at in edges) > 4
+    written = write(tmp_path, packets, by_size(10))
+    assert_equal(read_rows(tmp_path / "series"), read_rows(written.whole), written)
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_any_cut_gives_the_rows_of_the_whole(tmp_path_factory, traffic, data):
+    """Also into files of one packet, of none, and of ten thousand times others' size."""
+    folder = tmp_path_factory.mktemp("cut")
+    edges = sorted(data.draw(st.lists(st.integers(0, len(traffic)), max_size=60)))
+    parts = [traffic[a:b] for a, b in itertools.pairwise([0, *edges, len(traffic)])]
+    naming = data.draw(st.sampled_from(NAMINGS))
+    make = data.draw(st.sampled_from([nanoseconds, pcapng]))
+    written = write(folder, traffic, naming(len(parts)), make=make, parts=parts)
+    assert_equal(gather(analyzer.stream(folder / "series")), gather(analyzer.stream(written.whole)), written)
+    shutil.rmtree(folder)
+
+
 def test_apart_where_asked(tmp_path, read_rows, traffic):
     written = write(tmp_path, traffic, by_size(6))
     together = read_rows(tmp_path / "series", series=False)
@@ -280,6 +315,21 @@ def test_apart_where_asked(tmp_path, read_rows, traffic):
     for i in range(2):
         assert keys(together[i]) == keys([row for one in each for row in one[i]])
     assert len(together[1]) != 60
+    for options, n in (([], 60), (["--no-series"], len(together[1]))):
+        command = [sys.executable, "-m", "analyzer", "connections", tmp_path / "series", "--format", "csv", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.count("\n") == n + 1
+
+
+def test_the_command_that_draws_a_life_follows_a_series(tmp_path):
+    a, b = spanning()
+    put(tmp_path, x_pcap=nanoseconds(a), x_pcap1=nanoseconds(b))
+    for options, n in (([], 11), (["--no-series"], 4)):
+        figure = tmp_path / "o.svg"
+        command = [sys.executable, "-m", "analyzer", "plot", "life", tmp_path / "x.pcap*", "-o", figure, *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"{n} events" in figure.read_text(encoding="utf-8")
 
 
 # what does not belong together
@@ -473,24 +523,54 @@ def test_a_broken_file_costs_what_it_held(what, at, tmp_path, read_rows, traffic
     assert len(spans) > 10  # the series goes on
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_silence_where_packets_may_be_missing_is_no_end(missing, tmp_path, read_rows):
-    """Retransmissions without an answer; what came in a file that is not there is not known."""
-    talk = Conversation().upgrade()
+def stalled(folder, *, beat_s, n_before=0):
+    """Files of two packets each; somebody's retransmissions stay without an answer, somebody else goes on talking."""
+    beside = Conversation(sport=41_000).upgrade()
+    for _ in range(2 * n_before + 1):
+        beside.wait(beat_s)
+        beside.text(CLIENT)
+    talk = Conversation(ts_ns=beside.ts_ns).upgrade()
     at = talk.seq[CLIENT]
     for _ in range(5):
         talk.text(CLIENT, seq=at)
-    beside = Conversation(sport=41_000, ts_ns=talk.ts_ns)
-    beside.upgrade()
-    later = []
-    for _ in range(20):
-        beside.wait(0.9)
+    beside.ts_ns = talk.ts_ns
+    for _ in range(int(20 / beat_s)):
+        beside.wait(beat_s)
         beside.text(CLIENT)
-    later, start = beside.packets[5:], talk.packets + beside.packets[:5]
-    files = put(tmp_path, x_pcap1=nanoseconds(start), x_pcap2=nanoseconds(later[:10]), x_pcap3=nanoseconds(later[10:]))
-    rows = read_rows(*(files[:1] + files[2:] if missing else files))[1]
-    (row,) = (row for row in rows if ":40000-" in row["connection"])
-    assert row["end"] == ("open" if missing else "vanished")
+    packets = sorted(beside.packets + talk.packets, key=lambda packet: packet.ts_ns)
+    n_first = packets.index(talk.packets[-1]) + 1
+    names = [f"x.pcap{i}" for i in range(n_before + 1 + (len(packets) - n_first + 1) // 2)]
+    parts = [packets[2 * i : 2 * i + 2] for i in range(n_before)]
+    parts.append(packets[2 * n_before : n_first])
+    parts += [packets[i : i + 2] for i in range(n_first, len(packets), 2)]
+    return write(folder, packets, names, parts=parts).files
+
+
+def end_of_stalled(read_rows, folder):
+    (row,) = (row for row in read_rows(folder / "series")[1] if ":40000-" in row["connection"])
+    return row["end"]
+
+
+def test_silence_where_packets_may_be_missing_is_no_end(tmp_path, read_rows):
+    """What came in a file that is not there is not known; a number that is left out tells, or time that passed."""
+    files = stalled(tmp_path, beat_s=0.2)
+    assert end_of_stalled(read_rows, tmp_path) == "vanished"
+    files[1].unlink()
+    assert end_of_stalled(read_rows, tmp_path) == "open"
+
+
+@pytest.mark.parametrize(("beat_s", "end"), [(0.9, "vanished"), (1.1, "open")])
+def test_a_quiet_boundary_may_hide_packets(beat_s, end, tmp_path, read_rows):
+    stalled(tmp_path, beat_s=beat_s)
+    assert end_of_stalled(read_rows, tmp_path) == end
+
+
+@pytest.mark.parametrize(("broken", "end"), [(0, "vanished"), (4, "open"), (5, "open")])
+def test_damage_hides_packets_only_where_it_is(broken, end, tmp_path, read_rows):
+    files = stalled(tmp_path, beat_s=0.2, n_before=4)
+    path = files[broken]
+    path.write_bytes(path.read_bytes() + b"\xff" * 64)
+    assert end_of_stalled(read_rows, tmp_path) == end
 
 
 # what looks at single connections, and what reads
