@@ -247,6 +247,10 @@ class Analysis:
         self._batches.append(batch)
 
     @cached_property
+    def _works(self) -> list[rotated.Series]:
+        return _to_works(self._found, self._settings)
+
+    @cached_property
     def closes(self) -> "pd.DataFrame":
         """One row per endpoint's view of one end (columns: docs/columns.md)."""
         return Table.concatenate(CLOSES, [batch.closes for batch in self._batches]).to_pandas()
@@ -288,7 +292,7 @@ class Analysis:
         return Connection(
             row,
             list(batch.closes.take(mine).rows()),
-            rotated.from_source(_to_works(self._found, self._settings), row["source"]),
+            rotated.from_source(self._works, row["source"]),
             language=language.load(lang),
             ports=self._settings.ports,
         )

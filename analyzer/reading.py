@@ -132,7 +132,7 @@ class _Following:
         yield from self._to_batches(self._tracker.feed(chunk._replace(first_packet=first)))
 
     def goes_on(self, following: series.Member | None) -> bool:
-        """Whether this file continues what was read; what happened is not told by silence where packets may lack."""
+        """Whether this file continues what was read; silence so far counts for nothing where packets may lack."""
         if following is None or self.extent is None or not series.continues(self.extent, following):
             return False
         if self.may_lack or series.may_lack_packets(self.extent, following):
@@ -318,8 +318,9 @@ def _read_file(
             with source.open() as file:
                 kind = sources.sniff(file.peek(sources.HEAD_BYTES), source.name)
                 if kind == "capture" or following is not None:
-                    following = following or _Following(settings)
-                    reading = _CaptureReading(file, source, following)
+                    followed = following or _Following(settings)
+                    reading = _CaptureReading(file, source, followed)
+                    following = followed
                 else:
                     reading = _LogReading(file, source, settings)
                 size = source.size_bytes()
@@ -349,7 +350,8 @@ def _read_file(
     if reading is not None and file is not None:
         row |= {"compression": file.compression, **reading.describe()}
     if following is not None and (reading is not None or not goes_on):
-        row |= following.describe()
+        counts = following.describe()
+        row |= counts if reading is not None or any(counts.values()) else {}
     yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
     if status == "interrupted":
         raise KeyboardInterrupt
@@ -358,7 +360,7 @@ def _read_file(
 
 def _rest(reading: _Reading | None, following: _Following | None) -> Iterator[Batch]:
     """What is left when no more is read."""
-    if isinstance(reading, _LogReading):
+    if reading is not None:
         yield from reading.finish()
     elif following is not None:
         yield from following.finish()

@@ -109,7 +109,12 @@ def find_series(found: Sequence[Source]) -> list[Series]:
         series += apart(source for source, file in zip(some, peeked, strict=True) if file is None)
         files = sorted((file for file in peeked if file is not None), key=_likeness)
         for _, alike in groupby(files, key=_likeness):
-            series += [_to_series(part) for part in _order(list(alike))]
+            own: dict[tuple[Any, ...], _File] = {}
+            for file in sorted(alike, key=_by_number):
+                # a file and what gzip is making of it are no two files of a series
+                if own.setdefault((file.numbers, file.first_ns), file) is not file:
+                    series += apart([file.source])
+            series += [_to_series(part) for part in _order(list(own.values()))]
     return sorted(series, key=lambda members: min(places[member.source.name] for member in members))
 
 
@@ -139,6 +144,10 @@ class _File(NamedTuple):
 
 def _likeness(file: _File) -> tuple[str, int]:
     return file.kind, file.link_types[0]
+
+
+def _by_number(file: _File) -> tuple[tuple[int, ...], str]:
+    return file.numbers, file.source.name
 
 
 def _split_name(path: Path) -> tuple[str, tuple[int, ...]]:
@@ -199,7 +208,7 @@ def _order(files: list[_File]) -> list[list[_File]]:
     Numbers rise with time, and fall once where a ring of files began again. Where they do not, the leftmost number
     that differs tells series apart; where that leaves single files only, numbers mean nothing and times alone decide.
     """
-    by_number = sorted(files, key=lambda file: (file.numbers, file.source.name))
+    by_number = sorted(files, key=_by_number)
     n = len(by_number)
     falls = [i for i in range(n) if by_number[i].first_ns < by_number[i - 1].first_ns]
     if len(falls) < 2:  # from the last to the first it falls too, unless all are of one time

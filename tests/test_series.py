@@ -266,6 +266,15 @@ def test_samples_in_fifty_parts(sample, tmp_path, read_rows):
     assert_equal(read_rows(tmp_path / "series", ports=ports), read_rows(written.whole, ports=ports), written)
 
 
+def test_what_gzip_is_making_of_a_file_stands_beside_the_series(tmp_path, read_rows, traffic):
+    written = write(tmp_path, traffic, by_size(10))
+    copy = tmp_path / "series" / "x.pcap4.gz"
+    copy.write_bytes(gzip.compress(written.files[4].read_bytes())[:-40])
+    joined = read_rows(tmp_path / "series")
+    mine = [[row for row in rows if row["source"] != str(copy)] for rows in joined]
+    assert_equal(mine, read_rows(written.whole), written)
+
+
 def test_a_directory_a_pattern_and_a_list_are_the_same(tmp_path, read_rows, traffic, monkeypatch):
     written = write(tmp_path, traffic, by_size(12))
     shuffled = random.Random(3).sample(written.files, len(written.files))
@@ -324,7 +333,7 @@ def test_apart_where_asked(tmp_path, read_rows, traffic):
 def test_the_command_that_draws_a_life_follows_a_series(tmp_path):
     a, b = spanning()
     put(tmp_path, x_pcap=nanoseconds(a), x_pcap1=nanoseconds(b))
-    for options, n in (([], 11), (["--no-series"], 4)):
+    for options, n in (([], 9), (["--no-series"], 4)):
         figure = tmp_path / "o.svg"
         command = [sys.executable, "-m", "analyzer", "plot", "life", tmp_path / "x.pcap*", "-o", figure, *options]
         done = subprocess.run(command, capture_output=True, text=True)

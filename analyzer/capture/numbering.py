@@ -16,21 +16,24 @@ class Numbering:
         """Begin with these files, the last of which holds all packets to come."""
         self.n_packets = 0
         self._sources: list[str] = []
-        self._before: list[int] = []
+        self._before = np.zeros(8, np.int64)
         for source in sources:
             self.begin(source)
 
     def begin(self, source: str) -> None:
         """Packets that are added from now on lie in this file."""
+        n = len(self._sources)
+        if n == len(self._before):
+            self._before = np.concatenate([self._before, np.zeros(n, np.int64)])
+        self._before[n] = self.n_packets
         self._sources.append(source)
-        self._before.append(self.n_packets)
 
     def add(self, n_packets: int) -> None:
         """Count packets of the file that was begun last."""
         self.n_packets += n_packets
 
     def _files(self, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        at = np.searchsorted(np.array(self._before, np.int64), packets, side="left") - 1
+        at = np.searchsorted(self._before[: len(self._sources)], packets, side="left") - 1
         return np.maximum(at, 0)
 
     def sources_of(self, packets: npt.NDArray[np.int64]) -> list[str]:
@@ -43,4 +46,4 @@ class Numbering:
         """Their numbers inside those files, from 1; 0 stays 0."""
         if len(self._sources) == 1:
             return packets
-        return packets - np.array(self._before, np.int64)[self._files(packets)]
+        return packets - self._before[self._files(packets)]
