@@ -532,6 +532,26 @@ def test_a_broken_file_costs_what_it_held(what, at, tmp_path, read_rows, traffic
     assert len(spans) > 10  # the series goes on
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x.pcap", "x.pcap1", "x.pcap2"], [True, True, True]),
+        (["x2.pcap", "x2.pcap1", "x2.pcap3"], [True, True, False]),  # the first number never changes
+        (["x.pcap97", "x.pcap98", "x.pcap99", "x.pcap00"], [True, True, True, True]),  # a ring
+        (["x.pcap96", "x.pcap98", "x.pcap99", "x.pcap00"], [True, False, True, True]),
+        (["x_1230", "x_1231", "x_1233"], [True, True, False]),
+        (["x_1230", "x_1240", "x_1250"], [True, True, True]),  # no counter
+        (["x_00001_20231114221320", "x_00003_20231114221321", "x_00004_20231114221329"], [True, False, True]),
+    ],
+)
+def test_numbers_tell_whether_a_file_is_missing(names, expected, tmp_path):
+    for name, part in zip(names, cut(many(3), len(names)), strict=True):
+        (tmp_path / name).write_bytes(nanoseconds(part))
+    (found,) = series.find_series(find_sources([tmp_path]))
+    assert [member.source.path.name for member in found] == names
+    assert [member.is_next for member in found] == expected
+
+
 def stalled(folder, *, beat_s, n_before=0):
     """Files of two packets each; somebody's retransmissions stay without an answer, somebody else goes on talking."""
     beside = Conversation(sport=41_000).upgrade()
