@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from analyzer import kernel, pool, sources
+from analyzer import series as rotated
 from analyzer.capture.tracker import MAX_FLOWS
 from analyzer.errors import CaptureError
 from analyzer.knowledge import catalogue as knowledge
@@ -20,7 +21,7 @@ from analyzer.logs import catalogue as formats_catalogue
 from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS, Table
 from analyzer.pool import Result
 from analyzer.progress import choose
-from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_source
+from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_series
 from analyzer.report.counts import TOP, Counts
 from analyzer.selection import Filter, Selection, parse_step, select
 
@@ -40,6 +41,7 @@ def stream(
     formats: Iterable[Path] = (),
     tz: str | None = None,
     dedupe: bool = True,
+    series: bool = True,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
@@ -52,6 +54,7 @@ def stream(
         formats: Directories with further log formats (docs/log_formats.md).
         tz: Time zone of logs that name none, such as `Europe/Vienna`; UTC is assumed without it.
         dedupe: Whether lines of a log about one close become one row.
+        series: Whether captures that continue one another (`tcpdump -C`, `-G`, `dumpcap -b`) are analysed as one.
         jobs: Processes that may read side by side; rows come in the same order whatever their number.
         progress: Told after every chunk, or every file where several are read at once, how far it is read.
 
@@ -61,7 +64,7 @@ def stream(
         CatalogueError: A log format is broken.
 
     """
-    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe)
+    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe, series=series)
     yield from stream_sources(prepare(paths, settings), settings, jobs=jobs, progress=progress)
 
 
@@ -83,15 +86,16 @@ def stream_sources(
     found: list[sources.Source], settings: Settings, *, jobs: int = 1, progress: Progress | None = None
 ) -> Iterator[Batch]:
     """Rows of inputs that were found before; arguments as for `stream`."""
-    workers = pool.n_workers(found, jobs)
+    works = _to_works(found, settings)
+    workers = pool.n_workers(found, len(works), jobs)
     if workers == 1:
-        for source in found:
-            yield from read_source(source, settings, progress)
+        for members in works:
+            yield from read_series(members, settings, progress)
         return
     with tempfile.TemporaryDirectory(prefix="wsclose-") as directory:
         spool = functools.partial(_spool, settings=settings, directory=directory)
         broken = functools.partial(_spool_loss, directory=directory)
-        for path in _side_by_side(spool, found, workers=workers, broken=broken, progress=progress):
+        for path in _side_by_side(spool, works, workers=workers, broken=broken, progress=progress):
             yield from _unspool(path)
 
 
@@ -103,7 +107,7 @@ def fold_sources(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Counts]:
-    """Count inputs that were found before, each by itself: `Counts.merge` puts them together.
+    """Count inputs that were found before, each series by itself: `Counts.merge` puts them together.
 
     Args:
         found: From `prepare`.
@@ -113,12 +117,13 @@ def fold_sources(
         progress: As for `stream`.
 
     """
-    workers = pool.n_workers(found, jobs)
+    works = _to_works(found, settings)
+    workers = pool.n_workers(found, len(works), jobs)
     if workers == 1:
-        for source in found:
+        for members in works:
             counts = Counts(step_ns=step_ns)
             try:
-                for batch in read_source(source, settings, progress):
+                for batch in read_series(members, settings, progress):
                     counts.add(*batch)
             except KeyboardInterrupt:
                 yield counts
@@ -127,29 +132,35 @@ def fold_sources(
         return
     count = functools.partial(_count, settings=settings, step_ns=step_ns)
     broken = functools.partial(_count_loss, step_ns=step_ns)
-    yield from _side_by_side(count, found, workers=workers, broken=broken, progress=progress)
+    yield from _side_by_side(count, works, workers=workers, broken=broken, progress=progress)
+
+
+def _to_works(found: list[sources.Source], settings: Settings) -> list[rotated.Series]:
+    """What is read one after the other: files that may continue one another, or single ones."""
+    return rotated.find_series(found) if settings.series else rotated.apart(found)
 
 
 def _side_by_side(
-    work: Callable[[sources.Source], Result],
-    found: list[sources.Source],
+    function: Callable[[rotated.Series], Result],
+    works: list[rotated.Series],
     *,
     workers: int,
-    broken: Callable[[sources.Source], Result],
+    broken: Callable[[rotated.Series], Result],
     progress: Progress | None,
 ) -> Iterator[Result]:
-    """Do this for every input in processes; progress is told when a result was taken."""
-    _compile_for(found)
-    for source, result in zip(found, pool.map_sources(work, found, workers=workers, broken=broken), strict=True):
+    """Do this for every series in processes; progress is told when a result was taken."""
+    _compile_for(works)
+    for members, result in zip(works, pool.map_works(function, works, workers=workers, broken=broken), strict=True):
         yield result
         if progress is not None:
-            progress(source.name, source.size_bytes() or 0, source.size_bytes())
+            for source, *_ in members:
+                progress(source.name, source.size_bytes() or 0, source.size_bytes())
 
 
-def _compile_for(found: list[sources.Source]) -> None:
+def _compile_for(works: list[rotated.Series]) -> None:
     """Compile the kernels before processes start, where captures are large enough for it: each would do it again."""
-    sized = sorted(((source.size_bytes() or 0, source) for source in found), key=itemgetter(0), reverse=True)
-    for size, source in sized:
+    sized = [(sum(member.source.size_bytes() or 0 for member in members), members[0].source) for members in works]
+    for size, source in sorted(sized, key=itemgetter(0), reverse=True):
         n_packets = size // PACKET_BYTES
         if n_packets < kernel.LOAD_AFTER_PACKETS:
             break
@@ -159,32 +170,37 @@ def _compile_for(found: list[sources.Source]) -> None:
                 break  # the largest decides
 
 
-def _count(source: sources.Source, settings: Settings, step_ns: int | None) -> Counts:
+def _count(members: rotated.Series, settings: Settings, step_ns: int | None) -> Counts:
     counts = Counts(step_ns=step_ns)
-    for batch in read_source(source, settings, None):
+    for batch in read_series(members, settings, None):
         counts.add(*batch)
     return counts
 
 
-def _count_loss(source: sources.Source, step_ns: int | None) -> Counts:
+def _count_loss(members: rotated.Series, step_ns: int | None) -> Counts:
     counts = Counts(step_ns=step_ns)
-    counts.add(*_loss(source))
+    counts.add(*_loss(members))
     return counts
 
 
-def _loss(source: sources.Source) -> Batch:
-    """The row of an input whose process died."""
-    row = {"source": [source.name], "status": ["failed"], "message": ["the process that read it died"]}
-    return Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, row))
+def _loss(members: rotated.Series) -> Batch:
+    """The rows of inputs whose process died."""
+    n = len(members)
+    columns = {
+        "source": [member.source.name for member in members],
+        "status": ["failed"] * n,
+        "message": ["the process that read it died"] * n,
+    }
+    return Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, columns))
 
 
-def _spool(source: sources.Source, settings: Settings, directory: str) -> str:
-    """Write the batches of an input to a file, so that memory holds one of them at a time; returns its name."""
-    return _write_spool(read_source(source, settings, None), directory)
+def _spool(members: rotated.Series, settings: Settings, directory: str) -> str:
+    """Write the batches of a series to a file, so that memory holds one of them at a time; returns its name."""
+    return _write_spool(read_series(members, settings, None), directory)
 
 
-def _spool_loss(source: sources.Source, directory: str) -> str:
-    return _write_spool([_loss(source)], directory)
+def _spool_loss(members: rotated.Series, directory: str) -> str:
+    return _write_spool([_loss(members)], directory)
 
 
 def _write_spool(batches: Iterable[Batch], directory: str) -> str:
@@ -220,7 +236,7 @@ class Analysis:
             settings: How it was read.
 
         """
-        self._found = {source.name: source for source in found}
+        self._found = list(found)
         self._settings = settings or Settings()
         self._batches: list[Batch] = []
         self.counts = Counts()
@@ -229,6 +245,10 @@ class Analysis:
         """Take a batch of rows in."""
         self.counts.add(batch.closes, batch.connections, batch.inputs)
         self._batches.append(batch)
+
+    @cached_property
+    def _works(self) -> list[rotated.Series]:
+        return _to_works(self._found, self._settings)
 
     @cached_property
     def closes(self) -> "pd.DataFrame":
@@ -272,7 +292,7 @@ class Analysis:
         return Connection(
             row,
             list(batch.closes.take(mine).rows()),
-            self._found[row["source"]],
+            rotated.from_source(self._works, row["source"]),
             language=language.load(lang),
             ports=self._settings.ports,
         )
@@ -354,6 +374,7 @@ def read(
     formats: Iterable[Path] = (),
     tz: str | None = None,
     dedupe: bool = True,
+    series: bool = True,
     jobs: int = 1,
     progress: bool = True,
 ) -> Analysis:
@@ -366,6 +387,7 @@ def read(
         formats: See there.
         tz: See there.
         dedupe: See there.
+        series: See there.
         jobs: See there.
         progress: Whether a line in a notebook or on a terminal shows how far reading is, once it takes long.
 
@@ -375,10 +397,10 @@ def read(
         CaptureError: Not one input could be read.
 
     """
-    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe)
+    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe, series=series)
     found = prepare(paths, settings)
     analysis = Analysis(found, settings)
-    with contextlib.closing(choose(len(found))) as shown:
+    with contextlib.closing(choose(len(found), sources.total_bytes(found))) as shown:
         for batch in stream_sources(found, settings, jobs=jobs, progress=shown.tell if progress else None):
             analysis.add(batch)
     failed = [row for row in analysis.counts.inputs if row["status"] == "failed"]

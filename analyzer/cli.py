@@ -156,7 +156,7 @@ def report(
             rows = RowsBeside(given.output, found, redact=redact is not False, says=not given.quiet)
             beside = stack.enter_context(rows)
         try:
-            progress = stack.enter_context(contextlib.closing(progress_of(given, len(found))))
+            progress = stack.enter_context(contextlib.closing(progress_of(given, found)))
             if beside is None:
                 parts = analysis.fold_sources(
                     found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
@@ -255,7 +255,7 @@ def _write_rows(which: str, given: Inputs, form: str, redact: bool | None) -> in
             writer.write(redact_table(table) if redact else table)
 
         try:
-            with contextlib.closing(progress_of(given, len(found))) as progress:
+            with contextlib.closing(progress_of(given, found)) as progress:
                 batches = analysis.stream_sources(found, settings, jobs=given.n_jobs(), progress=progress.tell)
                 for batch in batches:
                     table = batch.closes if which == "closes" else batch.connections
@@ -396,7 +396,7 @@ def _draw_counts(
     settings = given.settings()
     found = analysis.prepare(given.paths, settings)
     refuse_overwriting(given.output, found)
-    with contextlib.closing(progress_of(given, len(found))) as progress:
+    with contextlib.closing(progress_of(given, found)) as progress:
         for part in analysis.fold_sources(
             found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
         ):
@@ -417,6 +417,7 @@ def _draw_life(
     """Draw one connection."""
     from analyzer import analysis
     from analyzer.connection import Connection, find
+    from analyzer.series import apart, find_series, from_source
 
     if freq is not None:
         raise UsageError(f"--freq goes with timeline, not with {kind}")
@@ -425,15 +426,15 @@ def _draw_life(
     refuse_overwriting(given.output, sources)
     rows: list[dict[str, Any]] = []
     inputs: list[dict[str, Any]] = []
-    with contextlib.closing(progress_of(given, len(sources))) as progress:
+    with contextlib.closing(progress_of(given, sources)) as progress:
         for batch in analysis.stream_sources(sources, settings, jobs=given.n_jobs(), progress=progress.tell):
             inputs += batch.inputs.rows()
             keys = batch.connections["connection"]
             rows += batch.connections.take([i for i, key in enumerate(keys) if key.startswith(prefix or "")]).rows()
     refuse_unless_read(inputs, len(inputs))
     row = find(rows, prefix)
-    source = next(source for source in sources if source.name == row["source"])
-    return Connection(row, [], source, language=language, ports=given.ports).plot(), inputs
+    members = from_source(find_series(sources) if settings.series else apart(sources), row["source"])
+    return Connection(row, [], members, language=language, ports=given.ports).plot(), inputs
 
 
 CODE = click.IntRange(0, 65535)

@@ -11,7 +11,7 @@ from analyzer.report.document import story_of
 from analyzer.report.redaction import redact_path
 from analyzer.report.story import advice, tell
 from analyzer.report.text import visible
-from analyzer.sources import Source
+from analyzer.series import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,14 +32,14 @@ class Connection:
         self,
         row: dict[str, Any],
         closes: list[dict[str, Any]],
-        source: Source,
+        members: Series,
         *,
         language: Language,
         ports: tuple[int, ...] = (),
     ) -> None:
         self.row = row
         self.closes = closes
-        self._source = source
+        self._members = members
         self._language = language
         self._ports = ports
 
@@ -55,7 +55,7 @@ class Connection:
         """
         from analyzer.capture.life import read_life
 
-        return read_life(self._source, self.row, ports=self._ports)
+        return read_life(self._members[0].source, self.row, ports=self._ports, following=self._members[1:])
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw its life as a sequence diagram (`plots.plot_life`); its title holds no values of a query."""

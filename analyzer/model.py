@@ -281,6 +281,7 @@ FLOW = np.dtype(
         ("b_hi", "i8"),
         ("b_lo", "i8"),
         ("first_ns", "i8"),
+        ("first_packet", "i8"),
         ("last_ns", "i8"),
         ("a_port", "i4"),
         ("b_port", "i4"),
@@ -553,7 +554,7 @@ CLOSES = (
 
 CONNECTIONS = (
     Column("connection", "text", "start time, client, server, ordinal; a unique prefix is enough in commands"),
-    Column("source", "text", "file"),
+    Column("source", "text", "file in which it begins"),
     Column("client", "text", "ip:port, IPv6 in brackets"),
     Column("server", "text", "ip:port, IPv6 in brackets"),
     Column("transport", "enum", "tcp, tls, h2, h2c"),

@@ -54,6 +54,11 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--no-dedupe", is_flag=True, help="A row for each line of a log, also where several tell of one close."
         ),
         click.option(
+            "--no-series",
+            is_flag=True,
+            help="Read captures apart even where they continue one another (tcpdump -C, -G, dumpcap -b).",
+        ),
+        click.option(
             "-j", "--jobs", type=click.IntRange(1), help="Processes to read many files with. All cores by default."
         ),
         click.option(
@@ -101,6 +106,7 @@ class Inputs(NamedTuple):
     tz: str | None
     formats: tuple[Path, ...]
     no_dedupe: bool
+    no_series: bool
     jobs: int | None
     output: str | None
     verbose: bool
@@ -117,7 +123,13 @@ class Inputs(NamedTuple):
         from analyzer.reading import Settings
         from analyzer.selection import select
 
-        settings = Settings(ports=self.ports, formats=self.formats, tz=self.tz, dedupe=not self.no_dedupe)
+        settings = Settings(
+            ports=self.ports,
+            formats=self.formats,
+            tz=self.tz,
+            dedupe=not self.no_dedupe,
+            series=not self.no_series,
+        )
         selection = select(
             host=self.hosts,
             code=self.codes,

@@ -200,13 +200,14 @@ def open_binary(output: str | None) -> Iterator[BinaryIO]:
         yield file
 
 
-def progress_of(given: Inputs, n_files: int) -> "TextProgress":
+def progress_of(given: Inputs, found: Sequence["Source"]) -> "TextProgress":
     """Shown where it would not stand between rows: rows on a terminal are progress enough."""
     from analyzer.progress import TextProgress
+    from analyzer.sources import total_bytes
 
     rows_are_seen = given.output is None and sys.stdout is not None and sys.stdout.isatty()
     shows = not given.quiet and TextProgress.is_possible() and (not rows_are_seen or given.verbose)
-    return TextProgress(n_files, shows=shows, names=given.verbose)
+    return TextProgress(len(found), shows=shows, names=given.verbose, n_bytes=total_bytes(found))
 
 
 def say(message: str) -> None:

@@ -6,7 +6,7 @@ The executor is `concurrent.futures`'; nothing here knows what is read.
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from analyzer.sources import Source
@@ -20,12 +20,20 @@ WORTHWHILE_BYTES = 1 << 25
 AHEAD = 2
 """Inputs under way for each process: results that wait for their turn are bounded."""
 
+Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-def n_workers(found: list[Source], jobs: int) -> int:
-    """How many processes are worth starting: 1 means none."""
-    if jobs < 2 or len(found) < 2:
+def n_workers(found: Iterable[Source], n_works: int, jobs: int) -> int:
+    """How many processes are worth starting: 1 means none.
+
+    Args:
+        found: All inputs.
+        n_works: Into how many pieces of work they fall.
+        jobs: Processes that may be started.
+
+    """
+    if jobs < 2 or n_works < 2:
         return 1
     total = 0
     for source in found:
@@ -33,7 +41,7 @@ def n_workers(found: list[Source], jobs: int) -> int:
         if size is None and (source.path is None or source.path.exists()):
             return 1  # a pipe is not at hand in another process
         total += size or 0
-    return 1 if total < WORTHWHILE_BYTES else min(jobs, len(found))
+    return 1 if total < WORTHWHILE_BYTES else min(jobs, n_works)
 
 
 def available_cores() -> int:
@@ -43,44 +51,44 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def map_sources(
-    function: Callable[[Source], Result],
-    found: Iterable[Source],
+def map_works(
+    function: Callable[[Work], Result],
+    works: Sequence[Work],
     *,
     workers: int,
-    broken: Callable[[Source], Result],
+    broken: Callable[[Work], Result],
 ) -> Iterator[Result]:
-    """Apply a function to every input, in processes.
+    """Apply a function to every piece of work, in processes.
 
     Args:
         function: Picklable; whatever it raises is raised here.
-        found: The inputs.
+        works: Inputs, or several that belong together.
         workers: Processes to start.
-        broken: Makes the result for an input whose process died.
+        broken: Makes the result for work whose process died.
 
     """
     import multiprocessing  # 20 ms that a single input does without
     from concurrent.futures.process import BrokenProcessPool
 
-    waiting: deque[tuple[Source, Future[Result]]] = deque()
-    todo = deque(found)
+    waiting: deque[tuple[Work, Future[Result]]] = deque()
+    todo = deque(works)
     executor = _start(workers)
     try:
         while todo or waiting:
             while todo and len(waiting) < AHEAD * workers:
-                source = todo.popleft()
+                work = todo.popleft()
                 try:
-                    waiting.append((source, executor.submit(function, source)))
+                    waiting.append((work, executor.submit(function, work)))
                 except BrokenProcessPool:
                     executor = _start(workers)
-                    todo.appendleft(source)
-            source, future = waiting.popleft()
+                    todo.appendleft(work)
+            work, future = waiting.popleft()
             try:
                 yield future.result()
             except BrokenProcessPool:
                 # all that were under way are lost with it: one by one, to find out whose fault it was
-                yield _alone(function, source, broken)
-                todo.extendleft(reversed([source for source, _ in waiting]))
+                yield _alone(function, work, broken)
+                todo.extendleft(reversed([work for work, _ in waiting]))
                 waiting.clear()
                 executor = _start(workers)
     except BaseException:
@@ -99,14 +107,14 @@ def _start(workers: int) -> "ProcessPoolExecutor":
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
 
 
-def _alone(function: Callable[[Source], Result], source: Source, broken: Callable[[Source], Result]) -> Result:
+def _alone(function: Callable[[Work], Result], work: Work, broken: Callable[[Work], Result]) -> Result:
     from concurrent.futures.process import BrokenProcessPool
 
     with _start(1) as executor:
         try:
-            return executor.submit(function, source).result()
+            return executor.submit(function, work).result()
         except BrokenProcessPool:
-            return broken(source)
+            return broken(work)
 
 
 def _ignore_interrupt() -> None:

@@ -1,4 +1,7 @@
-"""One input to rows: whether capture or log, in bounded memory, with its row of `inputs` at the end."""
+"""Inputs to rows: whether capture or log, in bounded memory, each with its row of `inputs` at its end.
+
+Captures that continue one another share a tracker, so that a connection that spans files is one row.
+"""
 
 import datetime as dt
 import pathlib
@@ -6,11 +9,12 @@ import select as polling
 import sys
 import time
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from analyzer import kernel, sources
-from analyzer.capture.container import Reader
+from analyzer import kernel, series, sources
+from analyzer.capture.container import Chunk, Reader
+from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
 from analyzer.errors import CaptureError, UsageError
 from analyzer.knowledge import catalogue as knowledge
@@ -52,6 +56,7 @@ class Settings(NamedTuple):
         tz: Time zone of logs that name none, None for UTC, which is then said to be assumed.
         dedupe: Whether lines of a log about one close become one row.
         selection: Which closes are wanted; the others are counted as left out.
+        series: Whether captures that continue one another are analysed as one.
 
     """
 
@@ -61,6 +66,7 @@ class Settings(NamedTuple):
     tz: str | None = None
     dedupe: bool = True
     selection: Selection = Selection()
+    series: bool = True
 
     def zone(self) -> dt.tzinfo:
         """The time zone by its name.
@@ -80,8 +86,8 @@ class Settings(NamedTuple):
 class _Reading(Protocol):
     """One input while it is read."""
 
-    def batches(self) -> Iterator[Batch]:
-        """Rows as they are found, up to the end."""
+    def batches(self) -> Iterator[Batch | None]:
+        """Rows as they are found, up to the end; None where some more was read and nothing found."""
 
     def finish(self) -> Iterator[Batch]:
         """What is left when no more is read."""
@@ -93,25 +99,94 @@ class _Reading(Protocol):
         """Columns of the row of `inputs`."""
 
 
-class _CaptureReading:
-    """Packets to connections to rows."""
+class _Following:
+    """Connections while they are followed, through one capture or several that continue one another.
 
-    def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
-        self._source = source
-        self._size = source.size_bytes() if file.compression == "none" else None
-        self._reader = Reader(file, source.name)
+    Attributes:
+        extent: The last file that held packets.
+        may_lack: Whether packets may be missing behind what was read last.
+        bytes_to_come: Size of the files that may follow.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.extent: series.Extent | None = None
+        self.may_lack = False
+        self.bytes_to_come = 0
         self._tracker = Tracker(ports=settings.ports, max_flows=settings.max_flows)
+        self._numbering = Numbering()
         self._known = knowledge.load()
         self._started = time.monotonic()
+        self._told = self._counts()
 
-    def batches(self) -> Iterator[Batch]:
-        for chunk in self._reader.chunks():
-            spent = int((time.monotonic() - self._started) / kernel.INTERPRETED_S)
-            kernel.expect(max(self._packets_to_come(), spent))
-            yield from self._to_batches(self._tracker.feed(chunk))
+    def begin(self, source: str) -> None:
+        """Packets come from this file from now on."""
+        self._numbering.begin(source)
+
+    def feed(self, chunk: Chunk, to_come: int) -> Iterator[Batch]:
+        """Follow some packets; about so many are to come in all of their file."""
+        spent = int((time.monotonic() - self._started) / kernel.INTERPRETED_S)
+        first = self._numbering.n_packets + 1
+        kernel.expect(max(first + to_come + self.bytes_to_come // PACKET_BYTES, spent))
+        self._numbering.add(len(chunk.packets))
+        yield from self._to_batches(self._tracker.feed(chunk._replace(first_packet=first)))
+
+    def goes_on(self, following: series.Member | None) -> bool:
+        """Whether this file continues what was read; silence so far counts for nothing where packets may lack."""
+        if following is None or self.extent is None or not series.continues(self.extent, following):
+            return False
+        if self.may_lack or series.may_lack_packets(self.extent, following):
+            self._tracker.forget_stalls()
+        self.may_lack = False
+        return True
 
     def finish(self) -> Iterator[Batch]:
         yield from self._to_batches(self._tracker.finish())
+
+    def _to_batches(self, finished: list[Finished]) -> Iterator[Batch]:
+        for some in finished:
+            closes, connections = to_tables(some, catalogue=self._known, numbering=self._numbering)
+            yield Batch(closes, connections, Table(INPUTS))
+
+    def _counts(self) -> dict[str, int]:
+        tracker = self._tracker
+        counts = {
+            "flows": tracker.n_flows,
+            "connections": tracker.n_connections,
+            "skipped_encrypted": tracker.n_encrypted,
+            "skipped_midstream": tracker.n_midstream,
+            "skipped_candidates": tracker.n_skipped_candidates,
+            "skipped_evicted": tracker.n_evicted,
+            "skipped_parked": tracker.n_dropped_segments,
+            "skipped_heads": tracker.n_skipped_heads,
+        }
+        return counts | {f"skipped_{c.name.lower()}": int(tracker.counters[c]) for c in Counter}
+
+    def describe(self) -> dict[str, int]:
+        """What was counted since this was last asked: every file tells its own."""
+        told, self._told = self._told, self._counts()
+        return {name: n - told[name] for name, n in self._told.items()}
+
+
+class _CaptureReading:
+    """Packets to connections to rows."""
+
+    def __init__(self, file: Unpacked, source: sources.Source, following: _Following) -> None:
+        self._size = source.size_bytes() if file.compression == "none" else None
+        self._reader = Reader(file, source.name)
+        self._following = following
+        following.begin(source.name)
+
+    def batches(self) -> Iterator[Batch | None]:
+        reader = self._reader
+        for chunk in reader.chunks():
+            yield from self._following.feed(chunk, self._packets_to_come())
+            if reader.first_ns is not None and reader.last_ns is not None:
+                self._following.extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)
+            yield None
+
+    def finish(self) -> Iterator[Batch]:
+        yield from self._following.finish()
 
     def conclude(self) -> tuple[str, str | None]:
         if self._reader.damaged_at is not None:
@@ -126,34 +201,20 @@ class _CaptureReading:
         # kernels walk payload too: 1,500 bytes of it count like another packet
         return max(reader.n_packets * self._size // reader.n_bytes, self._size // PACKET_BYTES)
 
-    def _to_batches(self, finished: list[Finished]) -> Iterator[Batch]:
-        for some in finished:
-            closes, connections = to_tables(some, source=self._source.name, catalogue=self._known)
-            yield Batch(closes, connections, Table(INPUTS))
-
     def describe(self) -> dict[str, Any]:
-        reader, tracker = self._reader, self._tracker
+        reader = self._reader
         lost = None
         if reader.damaged_at is not None and self._size is not None:
             lost = max(0, self._size - reader.damaged_at)
-        row = {
+        return {
             "kind": reader.kind,
             "bytes": reader.n_bytes,
             "records": reader.n_packets,
-            "flows": tracker.n_flows,
-            "connections": tracker.n_connections,
             "first": reader.first_ns,
             "last": reader.last_ns,
             "damaged_at": reader.damaged_at,
             "lost_bytes": lost,
-            "skipped_encrypted": tracker.n_encrypted,
-            "skipped_midstream": tracker.n_midstream,
-            "skipped_candidates": tracker.n_skipped_candidates,
-            "skipped_evicted": tracker.n_evicted,
-            "skipped_parked": tracker.n_dropped_segments,
-            "skipped_heads": tracker.n_skipped_heads,
         }
-        return row | {f"skipped_{c.name.lower()}": int(tracker.counters[c]) for c in Counter}
 
 
 class _LogReading:
@@ -173,7 +234,7 @@ class _LogReading:
         )
         self._is_live = source.size_bytes() is None and sys.platform != "win32"
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch | None]:
         while True:
             if self._is_live and not self._has_more():
                 yield self._batch(self._reader.rest())
@@ -216,51 +277,94 @@ class _LogReading:
         }
 
 
-READINGS: dict[str, Callable[[Unpacked, sources.Source, Settings], _Reading]] = {
-    "capture": _CaptureReading,
-    "log": _LogReading,
-}
-"""What reads an input, by what `sources.sniff` says that it is."""
+def read_series(members: series.Series, settings: Settings, progress: Progress | None) -> Iterator[Batch]:
+    """Read files that may continue one another; the last batch of each holds its row of `inputs`.
 
-
-def read_source(source: sources.Source, settings: Settings, progress: Progress | None) -> Iterator[Batch]:
-    """Read one input; its last batch holds its row of `inputs`.
+    Where a file does not continue the one before it, everything that is open ends, as if they were read apart.
 
     Raises:
         KeyboardInterrupt: It was interrupted; all that was found before was yielded.
 
     """
+    if len(members) == 1:
+        yield from _read_file(members[0].source, settings, progress, None, None)
+        return
+    following: _Following | None = None
+    sizes = [member.source.size_bytes() or 0 for member in members]
+    to_come = sum(sizes)
+    for member, size, successor in zip(members, sizes, (*members[1:], None), strict=True):
+        to_come -= size
+        following = following or _Following(settings)
+        following.bytes_to_come = to_come
+        goes_on = yield from _read_file(member.source, settings, progress, following, successor)
+        if not goes_on:
+            following = None
+
+
+def _read_file(
+    source: sources.Source,
+    settings: Settings,
+    progress: Progress | None,
+    following: _Following | None,
+    successor: series.Member | None,
+) -> Generator[Batch, None, bool]:
+    """Read one file; whether the one after it goes on where it ends comes back."""
     reading: _Reading | None = None
     file: Unpacked | None = None
     status, message = "interrupted", None
     sieve = Sieve(settings.selection)
+    goes_on = False
     try:
-        with source.open() as file:
-            reading = READINGS[sources.sniff(file.peek(sources.HEAD_BYTES), source.name)](file, source, settings)
-            size = source.size_bytes()
-            for batch in reading.batches():
-                yield sieve.apply(batch)
-                if progress is not None:
-                    progress(source.name, file.n_packed_bytes, size)
-            yield from map(sieve.apply, reading.finish())
-            status, message = reading.conclude()
-            if file.damage is not None:
-                status, message = "damaged", file.damage
-            elif file.is_cut:
-                status, message = "cut", f"the {file.compression} data is cut off"
+        try:
+            with source.open() as file:
+                kind = sources.sniff(file.peek(sources.HEAD_BYTES), source.name)
+                if kind == "capture" or following is not None:
+                    followed = following or _Following(settings)
+                    reading = _CaptureReading(file, source, followed)
+                    following = followed
+                else:
+                    reading = _LogReading(file, source, settings)
+                size = source.size_bytes()
+                for batch in reading.batches():
+                    if batch is not None:
+                        yield sieve.apply(batch)
+                    if progress is not None:
+                        progress(source.name, file.n_packed_bytes, size)
+                status, message = reading.conclude()
+                if file.damage is not None:
+                    status, message = "damaged", file.damage
+                elif file.is_cut:
+                    status, message = "cut", f"the {file.compression} data is cut off"
+        except CaptureError as error:
+            status, message = "failed", error.why
+        except OSError as error:
+            status, message = "failed", (error.strerror or str(error)).lower()
+        if following is not None:
+            following.may_lack |= status != "ok"
+            goes_on = following.goes_on(successor)
+        if not goes_on:
+            yield from map(sieve.apply, _rest(reading, following))
     except KeyboardInterrupt:
-        if reading is not None:
-            yield from map(sieve.apply, reading.finish())
-    except CaptureError as error:
-        status, message = "failed", error.why
-    except OSError as error:
-        status, message = "failed", (error.strerror or str(error)).lower()
+        status, message, goes_on = "interrupted", None, False
+        yield from map(sieve.apply, _rest(reading, following))
     row: dict[str, Any] = {"source": source.name, "status": status, "message": message, "left_out": sieve.n_left_out}
     if reading is not None and file is not None:
         row |= {"compression": file.compression, **reading.describe()}
+    if following is not None and (reading is not None or not goes_on):
+        counts = following.describe()
+        row |= counts if reading is not None or any(counts.values()) else {}
     yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
     if status == "interrupted":
         raise KeyboardInterrupt
+    return goes_on
+
+
+def _rest(reading: _Reading | None, following: _Following | None) -> Iterator[Batch]:
+    """What is left when no more is read."""
+    if reading is not None:
+        yield from reading.finish()
+    elif following is not None:
+        yield from following.finish()
 
 
 class Sieve:

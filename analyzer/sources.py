@@ -68,6 +68,12 @@ class Source(NamedTuple):
         return self.path.stat().st_mtime_ns if self.path is not None and self.path.is_file() else None
 
 
+def total_bytes(found: Iterable[Source]) -> int | None:
+    """Size of all files together, None where one has none."""
+    sizes = [source.size_bytes() for source in found]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
 def sniff(head: bytes, name: str) -> str:
     """What a file holds by its first bytes: `capture` or `log`.
 
@@ -80,7 +86,8 @@ def sniff(head: bytes, name: str) -> str:
 
     """
     # under such a name anything else is damage, and the reader says so
-    if is_capture(head) or not CAPTURE_SUFFIXES.isdisjoint(part.lower() for part in Path(name).suffixes[-2:]):
+    suffixes = (part.lower().rstrip("0123456789") for part in Path(name).suffixes[-2:])  # .pcap12, .pcap12.gz
+    if is_capture(head) or not CAPTURE_SUFFIXES.isdisjoint(suffixes):
         return "capture"
     foreign = next((kind for magic, kind in packing.FOREIGN.items() if head.startswith(magic)), None)
     if foreign is not None:

@@ -196,7 +196,8 @@ def test_times_and_codes(tmp_path):
     talk.rst(SERVER)
     ((_, found),) = lives(tmp_path / "x", talk.pcap(nanoseconds=True))
     assert [e.code for e in found.events] == [None, None, 4321, None]
-    assert found.events[2] == Event(talk.packets[number - 1].ts_ns, number, CLIENT, "close", 5, 4321)
+    source = str(tmp_path / "x")
+    assert found.events[2] == Event(talk.packets[number - 1].ts_ns, number, CLIENT, "close", 5, 4321, source)
     assert found.events[3].kind is EventKind.RST
 
 
@@ -568,7 +569,7 @@ def test_cut_off_captures_give_what_was_read(tmp_path):
     content = talk.pcap()
     ((row, whole),) = lives(tmp_path / "x", content)
     (tmp_path / "cut").write_bytes(content[:-100])
-    found = read_life(Source("cut", tmp_path / "cut"), row)
+    found = read_life(Source(str(tmp_path / "x"), tmp_path / "cut"), row)
     assert found.events == [e for e in whole.events if e.packet < len(talk.packets) - 1]
     assert len(found.events) == 18
 
@@ -578,7 +579,7 @@ def test_damaged_captures_give_what_was_read(tmp_path):
     ((row, whole),) = lives(tmp_path / "x", talk.pcap())
     good = pcap(talk.packets[:8])
     (tmp_path / "damaged").write_bytes(good + b"\xff" * 500)
-    found = read_life(Source("damaged", tmp_path / "damaged"), row)
+    found = read_life(Source(str(tmp_path / "x"), tmp_path / "damaged"), row)
     assert found.events == [e for e in whole.events if e.packet <= 8]
     assert len(found.events) == 8
 
@@ -587,7 +588,7 @@ def test_packed_captures_are_unpacked(tmp_path):
     content = chatter().pcap()
     ((row, whole),) = lives(tmp_path / "x", content)
     (tmp_path / "x.gz").write_bytes(gzip.compress(content))
-    assert read_life(Source("x.gz", tmp_path / "x.gz"), row) == whole
+    assert read_life(Source(str(tmp_path / "x"), tmp_path / "x.gz"), row) == whole
     assert len(whole.events) == 19
 
 
@@ -624,10 +625,10 @@ def test_a_disk_that_fails_is_a_capture_that_cannot_be_read(tmp_path, monkeypatc
 def test_to_pandas(tmp_path):
     ((_, found),) = lives(tmp_path / "x", chatter().pcap())
     table = found.to_pandas()
-    assert list(table.columns) == ["time", "packet", "side", "kind", "payload_bytes", "code"]
+    assert list(table.columns) == ["time", "packet", "side", "kind", "payload_bytes", "code", "source"]
     kinds = {name: str(kind) for name, kind in table.dtypes.items()}
     expected = {"time": "datetime64[ns, UTC]", "packet": "Int64", "side": "category", "kind": "category"}
-    assert kinds == expected | {"payload_bytes": "Int64", "code": "Int32"}
+    assert kinds == expected | {"payload_bytes": "Int64", "code": "Int32", "source": "str"}
     assert table["time"].astype("int64").tolist() == [e.ts_ns for e in found.events]
     assert table[table["kind"] == "close"]["code"].tolist() == [1001, 1001]
     assert table["code"].isna().sum() == len(table) - 2
@@ -716,7 +717,7 @@ def test_any_traffic_makes_events(folder, content, most):
     """Whatever is said: the events are those that the table counts, and a limit loses none of them."""
     for row, found in lives(folder / "x", content, ports=(80,)):
         agree(row, found)
-        some = read_life(Source("x", folder / "x"), row, ports=(80,), max_events=most)
+        some = read_life(Source(str(folder / "x"), folder / "x"), row, ports=(80,), max_events=most)
         assert len(some.events) + some.n_more == len(found.events)
         assert {e for e in found.events if e.kind in ("fin", "rst")} <= set(some.events)
 

@@ -278,6 +278,13 @@ class Reader:
         self._filled += n
         self.n_bytes += n
 
+    @property
+    def link_types(self) -> tuple[int, ...]:
+        """Link types of the interfaces described so far, in their order."""
+        if self.kind == "pcap":
+            return (self._link_type,)
+        return tuple(self._interfaces["link_type"][: self._n_interfaces].tolist())
+
     def _offset(self) -> int:
         """Where the first byte not consumed stands in the file."""
         return self.n_bytes - self._filled + self._consumed

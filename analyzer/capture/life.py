@@ -8,15 +8,16 @@ same story. Parses nothing and decides nothing itself.
 import collections
 import enum
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from analyzer import kernel, sources
+from analyzer import kernel, series, sources
 from analyzer.capture import flowtable, frames, handshake, reassemble, tracker
 from analyzer.capture.container import Chunk, Reader
+from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import STEPWISE, Finished, Tracker
 from analyzer.errors import CaptureError, UsageError
 from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Rows, Table
@@ -66,6 +67,7 @@ LIFE = (
         "payload_bytes", "int", "payload as the frame header states it, size of an HTTP head, number of bytes missing"
     ),
     Column("code", "int", "status of a side's first Close"),
+    Column("source", "text", "file that holds this packet"),
 )
 
 
@@ -77,6 +79,7 @@ class Event(NamedTuple):
         side: Who sent it.
         payload_bytes: What the frame header states, at most 2^63-1; the size of an HTTP head; how many bytes are
             missing; 0 for FIN and RST.
+        source: File that holds the packet.
         code: Status of a Close. None where it has none, where its body was not captured whole, and for all Closes of a
             side but the first, which nobody reads (RFC 6455 section 7.1.5).
 
@@ -88,6 +91,7 @@ class Event(NamedTuple):
     kind: EventKind
     payload_bytes: int = 0
     code: int | None = None
+    source: str = ""
 
 
 class Life(NamedTuple):
@@ -103,7 +107,7 @@ class Life(NamedTuple):
     n_more: int
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One row per event: time, packet, side, kind, payload_bytes, code."""
+        """One row per event: time, packet, side, kind, payload_bytes, code, source."""
         columns = zip(*self.events, strict=True) if self.events else [()] * len(LIFE)
         names = [column.name for column in LIFE]
         return Table(LIFE, dict(zip(names, columns, strict=True))).to_pandas()
@@ -127,13 +131,19 @@ class _Wanted(NamedTuple):
 
 
 def read_life(
-    source: sources.Source, connection: Mapping[str, Any], *, ports: tuple[int, ...] = (), max_events: int = MAX_EVENTS
+    source: sources.Source,
+    connection: Mapping[str, Any],
+    *,
+    following: Sequence[series.Member] = (),
+    ports: tuple[int, ...] = (),
+    max_events: int = MAX_EVENTS,
 ) -> Life:
     """Read what happened on one connection, in one pass that ends soon after the connection does.
 
     Args:
-        source: The capture it was found in. One that is cut off or damaged gives what can be read.
+        source: The capture in which it begins. One that is cut off or damaged gives what can be read.
         connection: Its row of the connections table; `connection`, `client` and `server` are looked at.
+        following: Captures that may continue this one, in their order.
         ports: As given when the table was made.
         max_events: How many events are kept, not counting Closes and the end of the transport.
 
@@ -146,17 +156,29 @@ def read_life(
 
     """
     follower = _Follower(_parse_wanted(connection), ports=ports, max_events=max_events)
-    try:
-        with source.open() as file:
-            size = source.size_bytes() if file.compression == "none" else None
-            reader = Reader(file, source.name)
-            for chunk in reader.chunks():
-                kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
-                life = follower.tell(follower.feed(chunk))
-                if life is not None:
-                    return life
-    except OSError as error:
-        raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
+    extent: series.Extent | None = None
+    for member in (series.Member(source), *following):
+        if extent is not None and not series.continues(extent, member):
+            break
+        try:
+            with member.source.open() as file:
+                size = member.source.size_bytes() if file.compression == "none" else None
+                reader = Reader(file, member.source.name)
+                follower.numbering.begin(member.source.name)
+                for chunk in reader.chunks():
+                    kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
+                    chunk = chunk._replace(first_packet=follower.numbering.n_packets + 1)
+                    follower.numbering.add(len(chunk.packets))
+                    life = follower.tell(follower.feed(chunk))
+                    if life is not None:
+                        return life
+            if reader.first_ns is not None and reader.last_ns is not None:
+                extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)
+        except (CaptureError, OSError) as error:
+            if member.source is source:
+                if isinstance(error, CaptureError):
+                    raise
+                raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
     return follower.tell(follower.finish()) or Life([], 0)
 
 
@@ -190,6 +212,7 @@ class _Follower(Tracker):
 
     def __init__(self, wanted: _Wanted, *, ports: tuple[int, ...], max_events: int) -> None:
         super().__init__(ports=ports)
+        self.numbering = Numbering()
         self._opening_state[STEPWISE] = 1
         self._wanted = wanted
         self._client_stream = 0 if wanted.client <= wanted.server else 1
@@ -415,9 +438,17 @@ class _Follower(Tracker):
                     self._write_close(side, some.sides[i, side])
                     if not some.superseded[i]:  # else the end is that of a later attempt
                         self._write_end(side, some.streams[i, side])
-                # by packet; what one packet carried stays as it stood there
-                return Life(sorted(self._events, key=lambda event: event.packet), self._n_more.total())
+                return Life(self._place_events(), self._n_more.total())
         return None
+
+    def _place_events(self) -> list[Event]:
+        """The events by packet, each with its file; what one packet carried stays as it stood there."""
+        events = sorted(self._events, key=lambda event: event.packet)
+        packets = np.array([event.packet for event in events], np.int64)
+        places = zip(self.numbering.sources_of(packets), self.numbering.numbers_of(packets).tolist(), strict=True)
+        return [
+            event._replace(source=source, packet=packet) for event, (source, packet) in zip(events, places, strict=True)
+        ]
 
     def _write_close(self, side: int, walk: Rows) -> None:
         """Tell a side's first Close as the tables have it, whatever the limit."""

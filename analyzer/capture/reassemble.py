@@ -386,6 +386,7 @@ def scan_segments(
             row["a_port"] = dport if swap else sport
             row["b_port"] = sport if swap else dport
             row["first_ns"] = ts
+            row["first_packet"] = packet
             row["last_ns"] = ts
             row["connection"] = -1
             row["candidate"] = -1

@@ -415,6 +415,10 @@ class Tracker:
         pending, self._pending = self._pending, []
         return pending + finished
 
+    def forget_stalls(self) -> None:
+        """Packets may be missing here: whoever has not answered so far may have answered among them."""
+        self._streams["n_stalled"] = 0
+
     def finish(self) -> list[Finished]:
         """The capture has ended: everything that is still open comes back."""
         with np.errstate(over="ignore"):

@@ -479,12 +479,16 @@ def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue
         "ended_by",
         "anomalies",
     ]
-    names += [f"{side}_close{part}" for side in ("client", "server") for part in ("", "_code", "_reason", "_record")]
+    names += [
+        f"{side}_close{part}"
+        for side in ("client", "server")
+        for part in ("", "_code", "_reason", "_source", "_record")
+    ]
     story = {name: connection[name] for name in names}
     for name in ("opened", "ended", "client_close_time", "server_close_time"):
         story[name] = format_time(story[name])
     story["views"] = [
-        {name: row[name] for name in ("endpoint", "code", "provenance", "evidence", "confidence", "record")}
+        {name: row[name] for name in ("endpoint", "code", "provenance", "evidence", "confidence", "source", "record")}
         | {"diagnosis": _key(row, catalogue)}
         for row in closes
     ]

@@ -79,6 +79,7 @@ def report_schema() -> dict[str, Any]:
         provenance=provenance,
         evidence=evidence,
         confidence=_maybe(text),
+        source=text,
         record=_maybe(count),
         diagnosis=text,
     )

@@ -84,7 +84,9 @@ def plot_life(
         ValueError: A column is missing.
 
     """
-    table = take_columns(events, "plot_life", ("time", "side", "kind"), ("packet", "payload_bytes", "code"))
+    table = take_columns(events, "plot_life", ("time", "side", "kind"), ("packet", "payload_bytes", "code", "source"))
+    if "source" in table and table["source"].nunique() > 1:
+        table = table.drop(columns="packet", errors="ignore")  # a number means little without its file
     language = or_english(language)
     is_known = table["side"].isin(SIDES) & table["time"].notna()
     unknown = left_out_text(language, "without_place", table[~is_known])

@@ -3,6 +3,7 @@
 Every sentence is a label of the reader's language with captured text put in, escaped.
 """
 
+from pathlib import Path
 from typing import Any
 
 from analyzer.knowledge.language import Language
@@ -83,10 +84,12 @@ def nothing_found(document: dict[str, Any], language: Language) -> list[str]:
     return texts
 
 
-def place(record: int | None, evidence: str, language: Language) -> str:
-    """Where the evidence stands in its file, empty where nowhere."""
+def place(record: int | None, evidence: str, language: Language, *, source: str | None = None) -> str:
+    """Where the evidence stands in its file, empty where nowhere; the file is named where it is given."""
     if not record:
         return ""
+    if source is not None:
+        return language.label("story.packet_of", n=record, source=visible(Path(source).name))
     return language.label("story.line" if evidence.startswith("log_") else "story.packet", n=record)
 
 
@@ -96,10 +99,15 @@ def _close(kind: str, code: int | None, reason: str | None, language: Language) 
     return language.label("story.with_reason", close=said, reason=visible(reason)) if reason else said
 
 
-def _how(view: dict[str, Any], language: Language, *more: str) -> str:
+def _elsewhere(source: str | None, story: dict[str, Any]) -> str | None:
+    """The file of a packet, None where it is the one that the story begins in."""
+    return None if source == story["source"] else source
+
+
+def _how(view: dict[str, Any], language: Language, *more: str, source: str | None = None) -> str:
     sure = language.label(f"confidence.{view['confidence']}") if view["confidence"] else ""
     known = language.label(f"provenance.{view['provenance']}") if view["code"] is not None else ""
-    where = "" if more else place(view["record"], view["evidence"], language)
+    where = "" if more else place(view["record"], view["evidence"], language, source=source)
     return language.join(part for part in (known, view["evidence"], where, sure, *more) if part)
 
 
@@ -124,7 +132,8 @@ def tell(story: dict[str, Any], language: Language) -> list[str]:
             lines.append(language.label("story.after_end", side=language.label(f"side.{ender}")))
             break
     for view in story["views"]:
-        side, how = language.label(f"side_first.{view['endpoint']}"), _how(view, language)
+        side = language.label(f"side_first.{view['endpoint']}")
+        how = _how(view, language, source=_elsewhere(view["source"], story))
         name = "story.reports_nothing" if view["code"] is None else "story.reports"
         lines.append(language.label(name, side=side, code=view["code"], how=how))
     if story["anomalies"]:
@@ -146,11 +155,12 @@ def _tell_end(story: dict[str, Any], language: Language) -> str:
 
 def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
     """Which side sent a Close first, and what came back."""
-    closes = sorted(
-        (story[f"{side}_close_record"], side) for side in ("client", "server") if story[f"{side}_close"] != "none"
-    )
+    closes = [side for side in ("client", "server") if story[f"{side}_close"] != "none"]
+    # numbers tell which came first only inside one file
+    key = "record" if len({story[f"{side}_close_source"] for side in closes}) < 2 else "time"
+    closes.sort(key=lambda side: story[f"{side}_close_{key}"])
     values: dict[str, object] = {}
-    for (record, side), (who, what, where) in zip(
+    for side, (who, what, where) in zip(
         closes, (("side", "close", "place"), ("other", "answer", "answer_place")), strict=False
     ):
         capital = "side_first" if who == "side" and story["initiator"] != "both" else "side"
@@ -158,7 +168,8 @@ def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
         values[what] = _close(
             story[f"{side}_close"], story[f"{side}_close_code"], story[f"{side}_close_reason"], language
         )
-        values[where] = language.label("story.packet", n=record)
+        source = _elsewhere(story[f"{side}_close_source"], story)
+        values[where] = place(story[f"{side}_close_record"], "", language, source=source)
     if len(closes) == 2:
         return [language.label("story.crossed" if story["initiator"] == "both" else "story.answered", **values)]
     is_unknown = story["initiator"] == "unknown"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
+from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import Finished
 from analyzer.knowledge.catalogue import Catalogue
 from analyzer.model import (
@@ -115,15 +116,19 @@ class _Names:
         ]
 
 
-def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple[Table, Table]:
+def to_tables(
+    finished: Finished, *, source: str = "", catalogue: Catalogue, numbering: Numbering | None = None
+) -> tuple[Table, Table]:
     """Rows of `closes` and `connections` for connections that are over.
 
     Args:
         finished: From `Tracker.feed` or `Tracker.finish`.
         source: Name of the capture.
         catalogue: Where diagnoses are looked up.
+        numbering: Which file holds which packet, where there is more than the one.
 
     """
+    files = numbering or Numbering(source)
     closes = [Closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
     heads = _Heads(finished)
@@ -143,8 +148,8 @@ def to_tables(finished: Finished, *, source: str, catalogue: Catalogue) -> tuple
     ]
     story = _tell(finished, sent, closes, state, answer_bits)
     names = _Names(finished)
-    connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, source)
-    return _closes_table(finished, closes, views, story, heads, names, source), connections
+    connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, files)
+    return _closes_table(finished, closes, views, story, heads, names, files), connections
 
 
 def _tell(
@@ -283,12 +288,12 @@ def _closes_table(
     story: _Story,
     heads: _Heads,
     names: _Names,
-    source: str,
+    files: Numbering,
 ) -> Table:
     n = len(story.end)
     keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel().tolist()
     is_whole = all(keep)
-    moments = [_moments(finished, views[side], side) for side in (CLIENT, SERVER)]
+    moments = [_moments(finished, views[side], side, files) for side in (CLIENT, SERVER)]
     known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
 
     def both(of_client: Sequence[Any], of_server: Sequence[Any]) -> list[Any]:
@@ -320,9 +325,9 @@ def _closes_table(
         return [anomaly_names(some) for some in bits.tolist()]
 
     columns: dict[str, Values] = {
-        "source": [source] * sum(keep),
-        "record": each(lambda side: moments[side][0]),
-        "time": each(lambda side: moments[side][1]),
+        "source": both(moments[CLIENT].sources, moments[SERVER].sources),
+        "record": each(lambda side: moments[side].records),
+        "time": each(lambda side: moments[side].times),
         "connection": same(lambda: names.connection),
         "endpoint": both([Endpoint.CLIENT] * n, [Endpoint.SERVER] * n),
         "code": each(
@@ -349,8 +354,16 @@ def _closes_table(
     return Table(CLOSES, columns)
 
 
-def _moments(finished: Finished, view: classify.Views, side: int) -> tuple[list[Any], list[Any]]:
-    """Packet and time at which this endpoint learned of the end, None where nothing told it."""
+class _Moments(NamedTuple):
+    """When one endpoint of every connection learned of the end, and where that stands; None where nothing told it."""
+
+    sources: list[str]
+    records: list[Any]
+    times: list[Any]
+
+
+def _moments(finished: Finished, view: classify.Views, side: int, files: Numbering) -> _Moments:
+    """Packet and time at which this endpoint learned of the end; without one, the file where the connection began."""
     mine, theirs = finished.streams[:, side], finished.streams[:, 1 - side]
     from_peer, own = finished.sides[:, 1 - side], finished.sides[:, side]
     answered = finished.connections["response_packet"]
@@ -378,7 +391,9 @@ def _moments(finished: Finished, view: classify.Views, side: int) -> tuple[list[
     for moment, (packet, ns) in by_moment.items():
         chosen = view.moment == moment
         packets[chosen], times[chosen] = packet[chosen], ns[chosen]
-    return or_none(packets, packets > 0), or_none(times, packets > 0)
+    known = packets > 0
+    sources = files.sources_of(np.where(known, packets, finished.flows["first_packet"]))
+    return _Moments(sources, or_none(files.numbers_of(packets), known), or_none(times, known))
 
 
 def _connections_table(
@@ -391,14 +406,14 @@ def _connections_table(
     names: _Names,
     sent: list[Rows],
     catalogue: Catalogue,
-    source: str,
+    files: Numbering,
 ) -> Table:
     n = len(story.end)
     rows = finished.connections
     known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
     columns: dict[str, Values] = {
         "connection": lambda: names.connection,
-        "source": [source] * n,
+        "source": files.sources_of(finished.flows["first_packet"]),
         "client": lambda: names.client,
         "server": lambda: names.server,
         "transport": ["tcp"] * n,
@@ -420,7 +435,7 @@ def _connections_table(
         "diagnosis": lambda: _diagnose_connections(views, sent, story, catalogue),
     }
     for side in (CLIENT, SERVER):
-        columns |= _side_columns(finished, closes[side], views[side], source, side)
+        columns |= _side_columns(finished, closes[side], views[side], files, side)
     timings = functools.cache(lambda: _timings(finished, story, known_end))
     for name in ("silence_s", "close_reply_s", "end_delay_s", "unanswered_ping_s"):
         columns[name] = functools.partial(lambda name: timings()[name], name)
@@ -428,7 +443,7 @@ def _connections_table(
 
 
 def _side_columns(
-    finished: Finished, closes: Closes, view: classify.Views, source: str, side: int
+    finished: Finished, closes: Closes, view: classify.Views, files: Numbering, side: int
 ) -> dict[str, Values]:
     """What the connections table says of one side: its Close, its view, its traffic."""
     name = ("client", "server")[side]
@@ -440,8 +455,11 @@ def _side_columns(
         f"{name}_close_code": closes.codes,
         f"{name}_close_reason": closes.reasons,
         f"{name}_close_time": lambda: or_none(walk["close_ns"], has_close),
-        f"{name}_close_source": lambda: [source if has else None for has in has_close.tolist()],
-        f"{name}_close_record": lambda: or_none(walk["close_packet"], has_close),
+        f"{name}_close_source": lambda: [
+            source if has else None
+            for source, has in zip(files.sources_of(walk["close_packet"]), has_close.tolist(), strict=True)
+        ],
+        f"{name}_close_record": lambda: or_none(files.numbers_of(walk["close_packet"]), has_close),
         f"{name}_close_anomalies": closes.names,
         f"{name}_view_code": lambda: or_none(view.code, has_code),
         f"{name}_view_provenance": lambda: or_none(view.provenance, view.has_row),
