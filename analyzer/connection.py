@@ -32,7 +32,7 @@ class Connection:
         self,
         row: dict[str, Any],
         closes: list[dict[str, Any]],
-        source: Source,
+        source: Source | None,
         *,
         language: Language,
         ports: tuple[int, ...] = (),
@@ -51,11 +51,17 @@ class Connection:
 
         Raises:
             CaptureError: The capture cannot be read any more.
+            UsageError: It comes from no file.
 
         """
         from analyzer.capture.life import read_life
 
-        return read_life(self._source, self.row, ports=self._ports)
+        return read_life(self._capture(), self.row, ports=self._ports)
+
+    def _capture(self) -> Source:
+        if self._source is None:
+            raise UsageError("these packets were not kept: write them to a file (scapy's wrpcap), and read that")
+        return self._source
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw its life as a sequence diagram (`plots.plot_life`); its title holds no values of a query."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from analyzer import kernel, sources
-from analyzer.capture.container import Reader
+from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
 from analyzer.errors import CaptureError, UsageError
 from analyzer.knowledge import catalogue as knowledge
@@ -93,20 +93,36 @@ class _Reading(Protocol):
         """Columns of the row of `inputs`."""
 
 
+class Packets(Protocol):
+    """What gives packets as chunks: a file, scapy packets, an interface; attributes as of `container.Reader`."""
+
+    kind: str
+    n_bytes: int
+    n_packets: int
+    first_ns: int | None
+    last_ns: int | None
+    is_cut: bool
+    damaged_at: int | None
+    damage: str | None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the packets chunk by chunk."""
+
+
 class _CaptureReading:
     """Packets to connections to rows."""
 
-    def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
-        self._source = source
-        self._size = source.size_bytes() if file.compression == "none" else None
-        self._reader = Reader(file, source.name)
+    def __init__(self, reader: Packets, name: str, settings: Settings, *, size: int | None = None) -> None:
+        self._reader = reader
+        self._name = name
+        self._size = size
         self._tracker = Tracker(ports=settings.ports, max_flows=settings.max_flows)
         self._known = knowledge.load()
-        self._started = time.monotonic()
+        self._started = time.process_time()  # waiting for packets to come is no reason to compile
 
     def batches(self) -> Iterator[Batch]:
         for chunk in self._reader.chunks():
-            spent = int((time.monotonic() - self._started) / kernel.INTERPRETED_S)
+            spent = int((time.process_time() - self._started) / kernel.INTERPRETED_S)
             kernel.expect(max(self._packets_to_come(), spent))
             yield from self._to_batches(self._tracker.feed(chunk))
 
@@ -128,7 +144,7 @@ class _CaptureReading:
 
     def _to_batches(self, finished: list[Finished]) -> Iterator[Batch]:
         for some in finished:
-            closes, connections = to_tables(some, source=self._source.name, catalogue=self._known)
+            closes, connections = to_tables(some, source=self._name, catalogue=self._known)
             yield Batch(closes, connections, Table(INPUTS))
 
     def describe(self) -> dict[str, Any]:
@@ -215,8 +231,13 @@ class _LogReading:
         }
 
 
+def _read_capture(file: Unpacked, source: sources.Source, settings: Settings) -> _CaptureReading:
+    size = source.size_bytes() if file.compression == "none" else None
+    return _CaptureReading(Reader(file, source.name), source.name, settings, size=size)
+
+
 READINGS: dict[str, Callable[[Unpacked, sources.Source, Settings], _Reading]] = {
-    "capture": _CaptureReading,
+    "capture": _read_capture,
     "log": _LogReading,
 }
 """What reads an input, by what `sources.sniff` says that it is."""
@@ -260,6 +281,25 @@ def read_source(source: sources.Source, settings: Settings, progress: Progress |
     yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
     if status == "interrupted":
         raise KeyboardInterrupt
+
+
+def read_chunks(packets: Packets, name: str, settings: Settings) -> Iterator[Batch]:
+    """Read packets that come from no file; the last batch holds their row of `inputs`.
+
+    Args:
+        packets: Where they come from.
+        name: What `source` calls that.
+        settings: As for files.
+
+    """
+    reading = _CaptureReading(packets, name, settings)
+    sieve = Sieve(settings.selection)
+    yield from map(sieve.apply, reading.batches())
+    yield from map(sieve.apply, reading.finish())
+    status, message = reading.conclude()
+    row = {"source": name, "status": status, "message": message, "left_out": sieve.n_left_out}
+    row |= reading.describe()
+    yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
 
 
 class Sieve:

@@ -24,6 +24,7 @@ ORDER = [
         "pool",
         "capture.dissect",
     ),
+    "capture.scapy_io",
     *("capture.flowtable", "capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
     "capture.life",
     *("knowledge.catalogue", "knowledge.language", "knowledge.timers"),
@@ -120,8 +121,10 @@ def test_public_names():
         "Connection",
         "Report",
         "UsageError",
+        "WebSocket",
         "__version__",
         "read",
+        "read_packets",
         "stream",
     ]
     for name in analyzer.__all__:

@@ -47,11 +47,15 @@ MORE, STOPPED, DAMAGED, FULL = 0, 1, 2, 3
 
 
 class Chunk(NamedTuple):
-    """Bytes and the packets in them; both are overwritten when the next chunk is read."""
+    """Bytes and the packets in them; both are overwritten when the next chunk is read.
+
+    A live source knows the time too: up to `now_ns` nothing more has come.
+    """
 
     data: Octets
     packets: Rows
     first_packet: int
+    now_ns: int | None = None
 
 
 @kernel.kernel
