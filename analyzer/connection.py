@@ -1,7 +1,9 @@
 """One WebSocket connection to look at: what the tables say of it, its story, and its life frame by frame."""
 
 import html
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.errors import UsageError
@@ -57,6 +59,25 @@ class Connection:
         from analyzer.capture.life import read_life
 
         return read_life(self._capture(), self.row, ports=self._ports)
+
+    def extract(self, path: str | os.PathLike[str]) -> int:
+        """Write its packets to a pcapng file, for Wireshark; returns how many there are.
+
+        All packets of its TCP connection, both directions, with bytes, times and link types as they were captured.
+
+        Raises:
+            CaptureError: The capture cannot be read any more.
+            UsageError: It comes from no file, or that is the file that would be written.
+
+        """
+        from analyzer.capture import extract
+
+        source, out = self._capture(), Path(path)
+        if source.path is not None and out.exists() and out.samefile(source.path):
+            raise UsageError(f"{path}: this is the capture itself; write to another file")
+        located = extract.locate([source], self.row)
+        with out.open("wb") as file:
+            return extract.copy_packets(located, file)
 
     def _capture(self) -> Source:
         if self._source is None:

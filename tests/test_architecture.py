@@ -26,7 +26,7 @@ ORDER = [
     ),
     "capture.scapy_io",
     *("capture.flowtable", "capture.reassemble", "capture.frames", "capture.handshake", "capture.tracker"),
-    "capture.life",
+    *("capture.life", "capture.writer", "capture.extract"),
     *("knowledge.catalogue", "knowledge.language", "knowledge.timers"),
     *("verdict.classify", "verdict.statement", "verdict.facts", "verdict.connections"),
     *("logs.timestamp", "logs.record", "logs.scan", "logs.statement", "logs.structured", "logs.format"),
@@ -36,7 +36,7 @@ ORDER = [
     *("report.story", "report.markdown", "report.parquet", "report.terminal", "report.reference", "report.condition"),
     *("report.figure", "report.lanes", "report.matrix", "report.sequence", "report.plots"),
     *("report.fragment", "report.drawing", "report.html", "report.schema"),
-    *("progress", "connection", "reading", "analysis", "options", "output", "cli"),
+    *("progress", "connection", "reading", "analysis", "options", "output", "packet_commands", "cli"),
 ]
 """Modules may import what stands before them; `document` reaches its renderers only when asked to render."""
 

@@ -1,0 +1,136 @@
+"""One connection's packets, copied whole from its captures into a pcapng file.
+
+Finds them by their segments, so that what is packed into tunnels is found as the tables found it; changes nothing in
+them. Reads the captures twice: to learn when the TCP connection ends, then to copy.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+from analyzer import kernel
+from analyzer.capture.container import Chunk, Reader
+from analyzer.capture.life import NarrowTracker, Wanted, parse_wanted
+from analyzer.capture.tracker import Finished
+from analyzer.capture.writer import PcapngWriter
+from analyzer.errors import CaptureError, UsageError
+from analyzer.model import Octets, Rows
+from analyzer.sources import Source
+
+ONLY_FLOW = 0
+"""A tracker that sees one TCP connection at a time gives the first one this place."""
+
+
+class Located(NamedTuple):
+    """Where a connection's packets are: in these captures, from its first one up to this instant."""
+
+    sources: tuple[Source, ...]
+    wanted: Wanted
+    last_ns: int
+
+
+def locate(sources: Sequence[Source], connection: Mapping[str, Any]) -> Located:
+    """Find the end of the TCP connection that carried this WebSocket.
+
+    Args:
+        sources: The captures it was found in, in the order of their packets.
+        connection: Its row of the connections table; `connection`, `client` and `server` are looked at.
+
+    Raises:
+        UsageError: That is no row of the connections table, a source is standard input, or none of them holds it.
+        CaptureError: A source cannot be read, or is no capture.
+
+    """
+    if any(source.path is None for source in sources):
+        raise UsageError("standard input can be read only once, and this reads twice: save the capture to a file")
+    wanted = parse_wanted(connection)
+    scout = _Scout(wanted)
+    for _, chunk in _chunks(sources):
+        scout.feed(chunk)
+        if scout.last_ns is not None:
+            break
+    else:
+        scout.finish()
+    if scout.last_ns is None:
+        raise UsageError(f"{sources[0].name}: does not hold {connection['connection']} any more")
+    return Located(tuple(sources), wanted, scout.last_ns)
+
+
+def copy_packets(located: Located, out: BinaryIO) -> int:
+    """Write every packet of the TCP connection, in the order of the captures; returns how many there are.
+
+    Raises:
+        CaptureError: A source cannot be read any more.
+
+    """
+    writer = PcapngWriter(out)
+    picker = _Picker(located)
+    interfaces: dict[tuple[int, int, int, str | None], int] = {}
+    n = 0
+    for reader, chunk in _chunks(located.sources):
+        picker.feed(chunk)
+        for number in picker.numbers:
+            packet = chunk.packets[number - chunk.first_packet]
+            at, link_type = int(packet["interface"]), int(packet["link_type"])
+            name = reader.interface_name(at)
+            key = id(reader), at, link_type, name
+            if key not in interfaces:
+                interfaces[key] = writer.add_interface(link_type, name)
+            off = int(packet["off"])
+            data = chunk.data[off : off + int(packet["captured_bytes"])].tobytes()
+            writer.write(interfaces[key], int(packet["ts_ns"]), data, int(packet["wire_bytes"]))
+            n += 1
+    return n
+
+
+def _chunks(sources: Sequence[Source]) -> Iterator[tuple[Reader, Chunk]]:
+    """All packets of these captures, up to where one is damaged."""
+    readers = []  # kept, so that each is told from the others by its identity
+    for source in sources:
+        try:
+            with source.open() as file:
+                size = source.size_bytes() if file.compression == "none" else None
+                reader = Reader(file, source.name)
+                readers.append(reader)
+                for chunk in reader.chunks():
+                    kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
+                    yield reader, chunk
+        except OSError as error:
+            raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
+
+
+class _Scout(NarrowTracker):
+    """Follows the wanted TCP connection to its end.
+
+    Attributes:
+        last_ns: Time of its last packet, once that is known.
+
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        self.last_ns: int | None = None
+
+    def _collect(self, ended: Rows, *, is_evicted: bool) -> list[Finished]:
+        if self.last_ns is None and ONLY_FLOW in ended:
+            self.last_ns = int(self._flows[ONLY_FLOW]["last_ns"])
+        return super()._collect(ended, is_evicted=is_evicted)
+
+
+class _Picker(NarrowTracker):
+    """Follows nothing, and says which packets of a chunk carry segments of the wanted TCP connection.
+
+    Attributes:
+        numbers: Of those of the last chunk, in order, each once.
+
+    """
+
+    def __init__(self, located: Located) -> None:
+        super().__init__(located.wanted)
+        self.numbers: list[int] = []
+        self._last_ns = located.last_ns
+
+    def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
+        chosen = self.choose(segments)
+        numbers = chosen["packet"][chosen["ts_ns"] <= self._last_ns]
+        self.numbers = sorted(set(numbers.tolist()))
+        return super()._scan_segments(data, segments[:0], start)
