@@ -267,8 +267,9 @@ class Analysis:
             for i, key in enumerate(batch.connections["connection"])
             if key.startswith(prefix or "")
         ]
-        row = find([next(iter(batch.connections.take([i]).rows())) for batch, i in keys], prefix)
-        batch, _ = keys[0]
+        rows = [next(iter(batch.connections.take([i]).rows())) for batch, i in keys]
+        row = find(rows, prefix)
+        batch = next(batch for (batch, _), one in zip(keys, rows, strict=True) if one is row)
         mine = [i for i, key in enumerate(batch.closes["connection"]) if key == row["connection"]]
         return Connection(
             row,

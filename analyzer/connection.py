@@ -126,6 +126,8 @@ def find(rows: list[dict[str, Any]], prefix: str | None) -> dict[str, Any]:
 
     """
     found = [row for row in rows if row["connection"].startswith(prefix or "")]
+    # the key of the first attempt on a TCP connection begins those of all others
+    found = [row for row in found if row["connection"] == prefix] or found
     if len(found) == 1:
         return found[0]
     if not found:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from packets import CLIENT, MASK, SERVER, Conversation, close, frame
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet, Padding, Raw
+from scapy.packet import Packet, Padding, Raw, bind_layers
 from scapy.sendrecv import sniff
 from scapy.sessions import TCPSession
 from scapy.utils import rdpcap
@@ -119,6 +119,13 @@ def test_http_on_a_bound_port_is_no_frame(port):
     assert isinstance(WebSocket(b"HTTP/1.1 400 No\r\n\r\n"), Raw)
 
 
+def test_a_port_that_was_bound_before_is_bound_anew(port):
+    bind_layers(TCP, Padding, dport=port + 1)
+    assert TCP(dport=port + 1).guess_payload_class(b"x") is Padding
+    bind_port(port + 1)
+    assert TCP(dport=port + 1).guess_payload_class(b"x") is WebSocket
+
+
 def test_frames_over_several_segments_come_together_in_a_tcp_session(port, tmp_path):
     talk = Conversation(dport=port).upgrade()
     content = frame(1, b"x" * 300, mask=MASK) + close(1000, "bye", mask=MASK)
@@ -220,6 +227,7 @@ def test_whole_frames_leave_the_rest_to_the_next_segment():
     whole = WebSocket.tcp_reassemble(frame(1, b"abc") + b"\x81\x05he", {}, {})
     assert (whole.data, whole[Padding].load) == (b"abc", b"\x81\x05he")
     assert WebSocket.tcp_reassemble(b"\x81\x05he", {}, {}) is None
+    assert WebSocket.tcp_reassemble(b"\x81\x05he", {"tcp_end": True}, {}).data == b"he"
     assert WebSocket.tcp_reassemble(b"GET / HTTP/1.1\r\n", {}, {}) is None
 
 
