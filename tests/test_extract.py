@@ -247,7 +247,8 @@ def test_tshark_reads_what_is_written(two_interfaces, tshark, tmp_path):
         tables.append([line.split("\t") for line in done.stdout.splitlines()])
         assert "malformed" not in done.stderr.lower()
     before, after = tables
-    assert after == before
+    # tshark 4.0 gives packets of a second section the interface names of the first
+    assert [row[:1] + row[2:] for row in after] == [row[:1] + row[2:] for row in before]
     assert {row[1] for row, kind in zip(after[:6], link_types, strict=False) if kind == 101} == {"right"}
     assert {row[1] for row, kind in zip(after[6:], link_types[6:], strict=True) if kind == 1} == {"left"}
     times = [f"{packet.ts_ns // 10**9}.{packet.ts_ns % 10**9:09}" for packet in packets]
