@@ -26,8 +26,8 @@ from analyzer.selection import Filter, Selection, parse_step, select
 
 if TYPE_CHECKING:
     import pandas as pd
-    from scapy.packet import Packet
 
+    from analyzer.capture.scapy_io import Packets
     from analyzer.connection import Connection
     from analyzer.report.document import Report
 
@@ -389,7 +389,7 @@ def read(
     return analysis
 
 
-def read_packets(packets: "Iterable[Packet]", *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> Analysis:
+def read_packets(packets: "Packets", *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> Analysis:
     """Read scapy packets: a `PacketList`, what `sniff` or `rdpcap` give, or a generator such as `PcapReader`.
 
     They are read one after the other in bounded memory, and may be of different link types. The column `source` calls

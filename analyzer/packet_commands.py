@@ -1,6 +1,7 @@
 """The commands that deal with packets themselves: `live` takes them from an interface, `extract` copies them."""
 
 import contextlib
+import logging
 import signal
 import socket
 import time
@@ -96,6 +97,7 @@ def live(
     given = Inputs(paths=(), **options)
     form = choose_format(form, given.output, LIVE_FORMATS)
     settings = given.settings()
+    logging.getLogger("scapy").setLevel(logging.ERROR)  # it warns of routes and addresses that matter to senders
     if not interfaces:
         return _list_interfaces(given.quiet)
     refuse_overwriting(given.output, [])

@@ -90,6 +90,7 @@ HEAVY = ("pandas", "numba", "scapy", "matplotlib")
         ["closes", "normal-1000.pcap"],
         ["connections", "normal-1000.pcap", "--format", "jsonl"],
         ["explain", "1006"],
+        ["extract", "2026", "normal-1000.pcap", "-o", "/dev/null", "-q"],
     ],
     ids=" ".join,
 )
@@ -103,6 +104,17 @@ def test_small_inputs_import_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_help_of_what_needs_scapy_does_not_wait_for_it():
+    script = (
+        "import sys\nfrom analyzer.cli import main\n"
+        "try:\n    main(['live', '--help'])\nexcept SystemExit:\n    pass\n"
+        "import analyzer.analysis\nprint('scapy' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout
+    assert done.stderr.strip() == "False"
 
 
 def test_importing_the_package_imports_nothing_of_it():

@@ -16,7 +16,9 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 
 import analyzer
 from analyzer import cli
+from analyzer.capture.extract import copy_packets, locate
 from analyzer.capture.writer import PcapngWriter
+from analyzer.sources import Source
 
 ROOT = SAMPLES.parent
 
@@ -334,6 +336,31 @@ def test_damage_ends_the_copy_and_exits_4(tmp_path):
     done = wsclose("extract", "2023", path, "-o", out)
     assert done.returncode == 4
     assert records_of(out) == as_records(talk.packets)
+
+
+def test_a_connection_that_spans_files_is_gathered_from_all_of_them(tmp_path):
+    """As rotation leaves it: the files in their order, what lies before and behind it in others."""
+    everything = interleaved(talks())
+    whole = tmp_path / "whole.pcap"
+    whole.write_bytes(pcap(everything, nanoseconds=True))
+    parts = []
+    for i in range(0, len(everything), 5):
+        path = tmp_path / f"part{i:03}.pcap"
+        path.write_bytes(pcap(everything[i : i + 5], nanoseconds=True))
+        parts.append(Source(str(path), path))
+    assert len(parts) > 4
+    broken = tmp_path / "behind.pcap"
+    broken.write_bytes(b"nothing that could be read")
+    for talk in talks():
+        key = next(k for k in analyzer.read(whole).connections["connection"] if f":{talk.sport}-" in k)
+        row = analyzer.read(whole).connection(key).row
+        for sources in (parts, [*parts, Source(str(broken), broken)]):
+            out = io.BytesIO()
+            located = locate(parts, row)._replace(sources=tuple(sources))
+            assert copy_packets(located, out) == len(talk.packets)
+            path = tmp_path / "out.pcapng"
+            path.write_bytes(out.getvalue())
+            assert records_of(path) == as_records(talk.packets)
 
 
 def test_packets_that_come_out_of_order_keep_their_order(tmp_path):

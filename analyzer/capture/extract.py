@@ -44,12 +44,12 @@ def locate(sources: Sequence[Source], connection: Mapping[str, Any]) -> Located:
         raise UsageError("standard input can be read only once, and this reads twice: save the capture to a file")
     wanted = parse_wanted(connection)
     scout = _Scout(wanted)
-    for _, chunk in _chunks(sources):
-        scout.feed(chunk)
-        if scout.last_ns is not None:
-            break
-    else:
-        scout.finish()
+    for source in sources:
+        for _, chunk in _chunks(source):
+            scout.feed(chunk)
+            if scout.last_ns is not None:
+                return Located(tuple(sources), wanted, scout.last_ns)
+    scout.finish()
     if scout.last_ns is None:
         raise UsageError(f"{sources[0].name}: does not hold {connection['connection']} any more")
     return Located(tuple(sources), wanted, scout.last_ns)
@@ -64,38 +64,37 @@ def copy_packets(located: Located, out: BinaryIO) -> int:
     """
     writer = PcapngWriter(out)
     picker = _Picker(located)
-    interfaces: dict[tuple[int, int, int, str | None], int] = {}
     n = 0
-    for reader, chunk in _chunks(located.sources):
-        picker.feed(chunk)
-        for number in picker.numbers:
-            packet = chunk.packets[number - chunk.first_packet]
-            at, link_type = int(packet["interface"]), int(packet["link_type"])
-            name = reader.interface_name(at)
-            key = id(reader), at, link_type, name
-            if key not in interfaces:
-                interfaces[key] = writer.add_interface(link_type, name)
-            off = int(packet["off"])
-            data = chunk.data[off : off + int(packet["captured_bytes"])].tobytes()
-            writer.write(interfaces[key], int(packet["ts_ns"]), data, int(packet["wire_bytes"]))
-            n += 1
+    for source in located.sources:
+        interfaces: dict[tuple[int, int, str | None], int] = {}
+        for reader, chunk in _chunks(source):
+            picker.feed(chunk)
+            for number in picker.numbers:
+                packet = chunk.packets[number - chunk.first_packet]
+                at, link_type = int(packet["interface"]), int(packet["link_type"])
+                key = at, link_type, reader.interface_name(at)  # its number alone means another in each section
+                if key not in interfaces:
+                    interfaces[key] = writer.add_interface(link_type, reader.interface_name(at))
+                off = int(packet["off"])
+                data = chunk.data[off : off + int(packet["captured_bytes"])].tobytes()
+                writer.write(interfaces[key], int(packet["ts_ns"]), data, int(packet["wire_bytes"]))
+                n += 1
+        if picker.has_ended:
+            break
     return n
 
 
-def _chunks(sources: Sequence[Source]) -> Iterator[tuple[Reader, Chunk]]:
-    """All packets of these captures, up to where one is damaged."""
-    readers = []  # kept, so that each is told from the others by its identity
-    for source in sources:
-        try:
-            with source.open() as file:
-                size = source.size_bytes() if file.compression == "none" else None
-                reader = Reader(file, source.name)
-                readers.append(reader)
-                for chunk in reader.chunks():
-                    kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
-                    yield reader, chunk
-        except OSError as error:
-            raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
+def _chunks(source: Source) -> Iterator[tuple[Reader, Chunk]]:
+    """All packets of a capture, up to where it is damaged."""
+    try:
+        with source.open() as file:
+            size = source.size_bytes() if file.compression == "none" else None
+            reader = Reader(file, source.name)
+            for chunk in reader.chunks():
+                kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
+                yield reader, chunk
+    except OSError as error:
+        raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
 
 
 class _Scout(NarrowTracker):
@@ -121,16 +120,19 @@ class _Picker(NarrowTracker):
 
     Attributes:
         numbers: Of those of the last chunk, in order, each once.
+        has_ended: Whether the last packet was among those seen so far.
 
     """
 
     def __init__(self, located: Located) -> None:
         super().__init__(located.wanted)
         self.numbers: list[int] = []
+        self.has_ended = False
         self._last_ns = located.last_ns
 
     def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
         chosen = self.choose(segments)
         numbers = chosen["packet"][chosen["ts_ns"] <= self._last_ns]
         self.numbers = sorted(set(numbers.tolist()))
+        self.has_ended |= bool((chosen["ts_ns"] >= self._last_ns).any())
         return super()._scan_segments(data, segments[:0], start)

@@ -34,6 +34,9 @@ from analyzer.capture.container import MAX_SECONDS, Chunk
 from analyzer.errors import UsageError
 from analyzer.model import PACKET
 
+Packets = Iterable[Packet]
+"""A `PacketList`, or anything else that gives scapy packets one after the other."""
+
 UNKNOWN_LINK = -1
 """Link type of a packet whose outermost layer is none; it is counted, not read."""
 
@@ -123,7 +126,7 @@ class _Gathering:
 class PacketReader(_Gathering):
     """Reads scapy packets as chunks, whatever they come from: a `PacketList`, a `PcapReader`, a generator."""
 
-    def __init__(self, packets: Iterable[Packet]) -> None:
+    def __init__(self, packets: Packets) -> None:
         """Begin with nothing read.
 
         Raises:
