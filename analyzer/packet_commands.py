@@ -130,12 +130,14 @@ def live(
         (row,) = inputs
         spent = f"{row['records']:,} packets in {time.monotonic() - started:.1f} s"
         say(f"{visible(name)}: {spent}, {n_rows:,} closes written, {n_open:,} connections still open")
+        if reader.failure is not None:
+            say(visible(reader.failure))
         if reader.n_dropped:
             say(f"{visible(name)}: the system dropped {reader.n_dropped:,} packets before they could be looked at")
     code = conclude(inputs, given.quiet)
     if is_interrupted():
         return INTERRUPTED
-    return INCOMPLETE if reader.n_dropped else code
+    return INCOMPLETE if reader.n_dropped or reader.failure is not None else code
 
 
 def _without_open(table: Table) -> Table:
@@ -209,7 +211,7 @@ def extract(connection: str, **options: Any) -> int:
     if given.output is not None and Path(given.output).suffix.lower() not in ("", ".pcapng"):
         raise UsageError(f"{given.output}: what is written is pcapng; name it .pcapng")
     if "-" in given.paths:
-        raise UsageError("-: standard input can be read only once, and this reads twice: save the capture to a file")
+        raise UsageError("-: can be read only once, and this reads twice: save the capture to a file")
     row, source, inputs = find_connection(given, connection)
     located = locate([source], row)
     with open_binary(given.output) as file:

@@ -284,7 +284,7 @@ def test_standard_output_takes_it(three):
         (["20231114", "{three}", "-o", "{out}"], "3 connections begin with 20231114: name one of 20231114T"),
         (["2023", "{three}", "-o", "{three}"], "{three}: what is written is pcapng; name it .pcapng"),
         (["2023", "{ng}", "-o", "{ng}"], "{ng}: this is an input; write to another file"),
-        (["2023", "-", "-o", "{out}"], "-: standard input can be read only once, and this reads twice: save"),
+        (["2023", "-", "-o", "{out}"], "-: can be read only once, and this reads twice: save"),
         (["2023", "{three}", "-o", "{out}.pcap"], "{out}.pcap: what is written is pcapng; name it .pcapng"),
         (["2023", "missing.pcap", "-o", "{out}"], "missing.pcap: no such file or directory"),
         (["{full}", "{three}", "-o", "/nonexistent/x.pcapng"], "/nonexistent/x.pcapng: no such file or directory"),
@@ -325,6 +325,15 @@ def test_what_changed_meanwhile_is_said(tmp_path):
     with pytest.raises(analyzer.CaptureError, match="no such file"):
         connection.extract(out)
     assert not out.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="takes named pipes")
+def test_a_named_pipe_is_refused_rather_than_waited_for(three, tmp_path):
+    row = analyzer.read(three).connection(analyzer.read(three).connections["connection"][0]).row
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(analyzer.UsageError, match=r"pipe: can be read only once"):
+        locate([Source(str(pipe), pipe)], row)
 
 
 def test_damage_ends_the_copy_and_exits_4(tmp_path):

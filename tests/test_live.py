@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import websockets.asyncio.client
@@ -222,6 +223,52 @@ def test_errors_are_one_line_and_exit_2(arguments, interface, message):
         assert watching.wait() == 2
         assert len(watching.said) == 1, watching.said
         assert re.fullmatch(f"wsclose: {message}", watching.said[0]), watching.said
+
+
+def apart():
+    """Command that runs another with a loopback interface of its own, which may go down."""
+    command = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    if not shutil.which("nsenter") or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("no right, or no tool, to make a network of its own")
+    return command
+
+
+@can_capture
+def test_an_interface_that_goes_down_ends_it():
+    with Watching(prefix=apart()) as watching:
+        time.sleep(0.5)
+        where = ["nsenter", "-t", str(watching.process.pid), "-n"]
+        subprocess.run([*where, "ip", "link", "set", "lo", "down"], check=True)
+        assert watching.wait() == 4
+        assert watching.said[1].endswith("0 closes written, 0 connections still open")
+        assert watching.said[2:] == ["wsclose: lo: network is down"]
+
+
+@can_capture
+def test_several_interfaces_are_watched_at_once():
+    found = Path("/sys/class/net").iterdir()
+    others = sorted(one.name for one in found if (one / "operstate").read_text() == "up\n" and one.name != "lo")
+    if not others:
+        pytest.skip("there is no interface but loopback")
+    with Watching("-i", others[0], "--format", "jsonl", "--code", "4444") as watching:
+        asyncio.run(ask())
+        rows = [json.loads(watching.take()[1]) for _ in range(2)]
+        assert {row["source"] for row in rows} == {f"lo+{others[0]}"}
+        assert watching.stop() == 130
+
+
+@can_capture
+def test_any_is_all_that_are_up():
+    with Watching(interface="any") as watching:
+        assert watching.said == ["wsclose: watching any; Ctrl-C ends"]
+        asyncio.run(ask())
+        assert " 4444 wire " in watching.take()[1]
+        assert watching.stop() == 130
+
+
+async def ask():
+    async with serving(4444, "") as port:
+        await be_closed(port)
 
 
 @can_capture

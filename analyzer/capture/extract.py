@@ -40,8 +40,9 @@ def locate(sources: Sequence[Source], connection: Mapping[str, Any]) -> Located:
         CaptureError: A source cannot be read, or is no capture.
 
     """
-    if any(source.path is None for source in sources):
-        raise UsageError("standard input can be read only once, and this reads twice: save the capture to a file")
+    for source in sources:
+        if source.path is None or (source.path.exists() and not source.path.is_file()):
+            raise UsageError(f"{source.name}: can be read only once, and this reads twice: save the capture to a file")
     wanted = parse_wanted(connection)
     scout = _Scout(wanted)
     for source in sources:

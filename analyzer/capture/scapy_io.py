@@ -203,6 +203,7 @@ class LiveReader(_Gathering):
 
     Attributes:
         n_dropped: Packets that the system had to throw away before we took them; known on Linux alone.
+        failure: Why no more can be taken, where that is so: the interface is gone.
 
     """
 
@@ -227,6 +228,7 @@ class LiveReader(_Gathering):
         import scapy.layers.l2  # noqa: F401  link types by class
 
         self.n_dropped = 0
+        self.failure: str | None = None
         self._is_stopped = False
         self._sockets: list[Any] = []
         known = [one.name for one in list_interfaces()]
@@ -280,7 +282,9 @@ class LiveReader(_Gathering):
         try:
             layer, data, instant = one.recv_raw(RECEIVE_BYTES)
         except OSError as error:
-            raise UsageError(f"{one.iface}: {(error.strerror or str(error)).lower()}") from error
+            self.failure = f"{one.iface}: {(error.strerror or str(error)).lower()}"
+            self.stop()
+            return
         if layer is None or not data:
             return
         ts_ns = to_ns(instant)
