@@ -3,6 +3,8 @@
 import decimal
 import itertools
 import struct
+import subprocess
+import sys
 
 import pytest
 from conftest import SAMPLES
@@ -196,6 +198,20 @@ def test_a_generator_is_read_no_further_than_a_chunk_ahead():
     assert next(taken) == 2 * CHUNK_PACKETS
     large = PacketReader(Ether() / IP() / UDP() / Raw(b"x" * 60_000) for _ in itertools.count())
     assert len(next(large.chunks()).packets) < 20
+
+
+def test_kernels_are_compiled_once_for_files_packets_and_interfaces():
+    """Numba would compile anew, for a minute, for an array that differs in so much as its alignment."""
+    pytest.importorskip("numba")
+    path = str(SAMPLES / "normal-1000.pcap")
+    script = (
+        "import analyzer, scapy.all\nfrom analyzer import kernel\nfrom analyzer.capture import scapy_io, tracker\n"
+        f"kernel.compile_all()\nanalyzer.read({path!r})\nanalyzer.read_packets(scapy.all.rdpcap({path!r}))\n"
+        "tracker.Tracker().feed(scapy_io.PacketReader([])._take(10**18))\n"
+        "print({place: n for place, f in kernel._compiled.items() if (n := len(f.signatures)) > 1})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{}"
 
 
 class Broken(Packet):
