@@ -1,9 +1,6 @@
 """The commands that deal with packets themselves: `live` takes them from an interface, `extract` copies them."""
 
 import contextlib
-import logging
-import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +44,8 @@ port_option = click.option(
 
 
 def _complete_interface(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    import socket
+
     return [name for _, name in socket.if_nameindex() if name.startswith(incomplete)]
 
 
@@ -88,6 +87,8 @@ def live(
     **options: Any,
 ) -> int:
     """Watch network interfaces and write closes as they happen, each some two seconds after its connection's end."""
+    import logging  # 5 ms that no other command needs to wait for
+
     from analyzer import kernel
     from analyzer.capture.scapy_io import LiveReader
     from analyzer.reading import read_chunks
@@ -169,6 +170,8 @@ def _stopping(reader: "LiveReader") -> Iterator[Any]:
 
     Yields what tells whether there was one.
     """
+    import signal
+
     seen: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
