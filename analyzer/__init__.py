@@ -1,13 +1,15 @@
 """wsclose: why did my WebSocket close?
 
 `analyzer.read("trace.pcapng")` gathers an `Analysis` with `closes`, `connections` and `inputs` as DataFrames and a
-`report()`; `analyzer.stream(...)` yields the same rows in bounded memory. Nothing is imported before it is used.
+`report()`; `analyzer.stream(...)` yields the same rows in bounded memory; `analyzer.read_packets(...)` takes
+scapy packets, and `analyzer.WebSocket` is a layer for scapy. Nothing is imported before it is used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analyzer.analysis import Analysis, read, stream
+    from analyzer.analysis import Analysis, read, read_packets, stream
+    from analyzer.capture.scapy_io import WebSocket
     from analyzer.connection import Connection
     from analyzer.errors import AnalyzerError, CaptureError, CatalogueError, UsageError
     from analyzer.reading import Batch
@@ -19,7 +21,9 @@ _HOME = {
     "Analysis": "analyzer.analysis",
     "Batch": "analyzer.reading",
     "Connection": "analyzer.connection",
+    "WebSocket": "analyzer.capture.scapy_io",
     "read": "analyzer.analysis",
+    "read_packets": "analyzer.analysis",
     "stream": "analyzer.analysis",
     "AnalyzerError": "analyzer.errors",
     "CaptureError": "analyzer.errors",
@@ -37,8 +41,10 @@ __all__ = [
     "Connection",
     "Report",
     "UsageError",
+    "WebSocket",
     "__version__",
     "read",
+    "read_packets",
     "stream",
 ]
 

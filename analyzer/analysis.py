@@ -21,13 +21,14 @@ from analyzer.logs import catalogue as formats_catalogue
 from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS, Table
 from analyzer.pool import Result
 from analyzer.progress import choose
-from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_series
+from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_chunks, read_series
 from analyzer.report.counts import TOP, Counts
 from analyzer.selection import Filter, Selection, parse_step, select
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analyzer.capture.scapy_io import Packets
     from analyzer.connection import Connection
     from analyzer.report.document import Report
 
@@ -286,8 +287,9 @@ class Analysis:
             for i, key in enumerate(batch.connections["connection"])
             if key.startswith(prefix or "")
         ]
-        row = find([next(iter(batch.connections.take([i]).rows())) for batch, i in keys], prefix)
-        batch, _ = keys[0]
+        rows = [next(iter(batch.connections.take([i]).rows())) for batch, i in keys]
+        row = find(rows, prefix)
+        batch = next(batch for (batch, _), one in zip(keys, rows, strict=True) if one is row)
         mine = [i for i, key in enumerate(batch.closes["connection"]) if key == row["connection"]]
         return Connection(
             row,
@@ -406,4 +408,29 @@ def read(
     failed = [row for row in analysis.counts.inputs if row["status"] == "failed"]
     if len(failed) == analysis.counts.n_inputs:
         raise CaptureError(failed[0]["source"], failed[0]["message"])
+    return analysis
+
+
+def read_packets(packets: "Packets", *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> Analysis:
+    """Read scapy packets: a `PacketList`, what `sniff` or `rdpcap` give, or a generator such as `PcapReader`.
+
+    They are read one after the other in bounded memory, and may be of different link types. The column `source` calls
+    them `packets`, and numbers them from 1. They are not kept: a connection's life cannot be drawn from them.
+
+    Args:
+        packets: What scapy can build goes in as bytes, with its `time` exact to the nanosecond. One without a time has
+            that of the one before it; one that cannot be built is counted in `inputs` as one with a cut header.
+        ports: As for `stream`.
+        max_flows: As for `stream`.
+
+    Raises:
+        UsageError: Something among them is no packet.
+
+    """
+    from analyzer.capture.scapy_io import PacketReader
+
+    settings = Settings(ports, max_flows)
+    analysis = Analysis((), settings)
+    for batch in read_chunks(PacketReader(packets), "packets", settings):
+        analysis.add(batch)
     return analysis

@@ -31,6 +31,7 @@ from analyzer.output import (
     refuse_unless_read,
     say,
 )
+from analyzer.packet_commands import extract, find_connection, live
 from analyzer.report.text import visible
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ Examples:
   wsclose report logs/ trace.pcap -o r.html  a directory and a capture, as a page
   wsclose plot timeline logs/ -o week.svg    a figure
   tcpdump -i eth0 -w - tcp | wsclose closes -
+  wsclose live -i eth0                       closes as they happen
+  wsclose extract 20261121T15 trace.pcap -o one.pcapng
   wsclose explain 1006
   wsclose compare 1005 1006
 
@@ -415,27 +418,16 @@ def _draw_life(
     kind: str, given: Inputs, language: "Language", *, freq: str | None, prefix: str | None
 ) -> tuple["Axes", list[dict[str, Any]]]:
     """Draw one connection."""
-    from analyzer import analysis
-    from analyzer.connection import Connection, find
-    from analyzer.series import apart, find_series, from_source
+    from analyzer.connection import Connection
 
     if freq is not None:
         raise UsageError(f"--freq goes with timeline, not with {kind}")
-    settings = given.settings()
-    sources = analysis.prepare(given.paths, settings)
-    refuse_overwriting(given.output, sources)
-    rows: list[dict[str, Any]] = []
-    inputs: list[dict[str, Any]] = []
-    with contextlib.closing(progress_of(given, sources)) as progress:
-        for batch in analysis.stream_sources(sources, settings, jobs=given.n_jobs(), progress=progress.tell):
-            inputs += batch.inputs.rows()
-            keys = batch.connections["connection"]
-            rows += batch.connections.take([i for i, key in enumerate(keys) if key.startswith(prefix or "")]).rows()
-    refuse_unless_read(inputs, len(inputs))
-    row = find(rows, prefix)
-    members = from_source(find_series(sources) if settings.series else apart(sources), row["source"])
+    row, members, inputs = find_connection(given, prefix)
     return Connection(row, [], members, language=language, ports=given.ports).plot(), inputs
 
+
+cli.add_command(live)
+cli.add_command(extract)
 
 CODE = click.IntRange(0, 65535)
 

@@ -1,7 +1,9 @@
 """One WebSocket connection to look at: what the tables say of it, its story, and its life frame by frame."""
 
 import html
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.errors import UsageError
@@ -51,11 +53,38 @@ class Connection:
 
         Raises:
             CaptureError: The capture cannot be read any more.
+            UsageError: It comes from no file.
 
         """
         from analyzer.capture.life import read_life
 
-        return read_life(self._members[0].source, self.row, ports=self._ports, following=self._members[1:])
+        members = self._captures()
+        return read_life(members[0].source, self.row, ports=self._ports, following=members[1:])
+
+    def extract(self, path: str | os.PathLike[str]) -> int:
+        """Write its packets to a pcapng file, for Wireshark; returns how many there are.
+
+        All packets of its TCP connection, both directions, with bytes, times and link types as they were captured.
+
+        Raises:
+            CaptureError: The capture cannot be read any more.
+            UsageError: It comes from no file, or that is the file that would be written.
+
+        """
+        from analyzer.capture import extract
+
+        members, out = self._captures(), Path(path)
+        captures = [member.source.path for member in members]
+        if out.exists() and any(one is not None and one.exists() and out.samefile(one) for one in captures):
+            raise UsageError(f"{path}: this is the capture itself; write to another file")
+        located = extract.locate(members, self.row)
+        with out.open("wb") as file:
+            return extract.copy_packets(located, file)
+
+    def _captures(self) -> Series:
+        if not self._members:
+            raise UsageError("these packets were not kept: write them to a file (scapy's wrpcap), and read that")
+        return self._members
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw its life as a sequence diagram (`plots.plot_life`); its title holds no values of a query."""
@@ -99,6 +128,8 @@ def find(rows: list[dict[str, Any]], prefix: str | None) -> dict[str, Any]:
 
     """
     found = [row for row in rows if row["connection"].startswith(prefix or "")]
+    # the key of the first attempt on a TCP connection begins those of all others
+    found = [row for row in found if row["connection"] == prefix] or found
     if len(found) == 1:
         return found[0]
     if not found:

@@ -593,7 +593,7 @@ CONNECTIONS = (
 
 INPUTS = (
     Column("source", "text", "path as given"),
-    Column("kind", "enum", "pcap, pcapng, log"),
+    Column("kind", "enum", "pcap, pcapng, packets, live, log"),
     Column("compression", "enum", "none, or how the file is packed"),
     Column("bytes", "int", "bytes read"),
     Column("records", "int", "packets, or lines of a log"),

@@ -102,21 +102,21 @@ class Inputs(NamedTuple):
     """What `input_options` gathers."""
 
     paths: tuple[str, ...]
-    ports: tuple[int, ...]
-    tz: str | None
-    formats: tuple[Path, ...]
-    no_dedupe: bool
-    no_series: bool
-    jobs: int | None
-    output: str | None
-    verbose: bool
-    quiet: bool
-    hosts: tuple[str, ...]
-    codes: tuple[str, ...]
-    since: str | None
-    until: str | None
-    endpoints: tuple[str, ...]
-    provenances: tuple[str, ...]
+    ports: tuple[int, ...] = ()
+    tz: str | None = None
+    formats: tuple[Path, ...] = ()
+    no_dedupe: bool = False
+    no_series: bool = False
+    jobs: int | None = None
+    output: str | None = None
+    verbose: bool = False
+    quiet: bool = False
+    hosts: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+    endpoints: tuple[str, ...] = ()
+    provenances: tuple[str, ...] = ()
 
     def settings(self) -> "Settings":
         """How the inputs are read, and which closes are wanted."""

@@ -99,6 +99,19 @@ class _Reading(Protocol):
         """Columns of the row of `inputs`."""
 
 
+class Packets(Protocol):
+    """What gives packets as chunks though it is no file; attributes as of `container.Reader`."""
+
+    kind: str
+    n_bytes: int
+    n_packets: int
+    first_ns: int | None
+    last_ns: int | None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the packets chunk by chunk."""
+
+
 class _Following:
     """Connections while they are followed, through one capture or several that continue one another.
 
@@ -116,7 +129,7 @@ class _Following:
         self._tracker = Tracker(ports=settings.ports, max_flows=settings.max_flows)
         self._numbering = Numbering()
         self._known = knowledge.load()
-        self._started = time.monotonic()
+        self._started = time.process_time()  # waiting for packets to come is no reason to compile
         self._told = self._counts()
 
     def begin(self, source: str) -> None:
@@ -125,7 +138,7 @@ class _Following:
 
     def feed(self, chunk: Chunk, to_come: int) -> Iterator[Batch]:
         """Follow some packets; about so many are to come in all of their file."""
-        spent = int((time.monotonic() - self._started) / kernel.INTERPRETED_S)
+        spent = int((time.process_time() - self._started) / kernel.INTERPRETED_S)
         first = self._numbering.n_packets + 1
         kernel.expect(max(first + to_come + self.bytes_to_come // PACKET_BYTES, spent))
         self._numbering.add(len(chunk.packets))
@@ -365,6 +378,35 @@ def _rest(reading: _Reading | None, following: _Following | None) -> Iterator[Ba
         yield from reading.finish()
     elif following is not None:
         yield from following.finish()
+
+
+def read_chunks(packets: Packets, name: str, settings: Settings) -> Iterator[Batch]:
+    """Read packets that come from no file; the last batch holds their row of `inputs`.
+
+    Args:
+        packets: Where they come from.
+        name: What `source` calls that.
+        settings: As for files.
+
+    """
+    following = _Following(settings)
+    following.begin(name)
+    sieve = Sieve(settings.selection)
+    for chunk in packets.chunks():
+        yield from map(sieve.apply, following.feed(chunk, 0))
+    yield from map(sieve.apply, following.finish())
+    row = {
+        "source": name,
+        "kind": packets.kind,
+        "bytes": packets.n_bytes,
+        "records": packets.n_packets,
+        "first": packets.first_ns,
+        "last": packets.last_ns,
+        "status": "ok",
+        "left_out": sieve.n_left_out,
+        **following.describe(),
+    }
+    yield Batch(Table(CLOSES), Table(CONNECTIONS), Table(INPUTS, {name: [value] for name, value in row.items()}))
 
 
 class Sieve:

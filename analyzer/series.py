@@ -119,17 +119,12 @@ def find_series(found: Sequence[Source]) -> list[Series]:
 
 
 def from_source(found: Iterable[Series], name: str) -> Series:
-    """Of the series that holds this file, what begins with it.
-
-    Raises:
-        KeyError: It is none of them.
-
-    """
+    """Of the series that holds this file, what begins with it; nothing where it is none of them."""
     for members in found:
         for at, member in enumerate(members):
             if member.source.name == name:
                 return members[at:]
-    raise KeyError(name)
+    return ()
 
 
 class _File(NamedTuple):

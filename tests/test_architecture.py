@@ -41,7 +41,7 @@ ORDER = [
         "capture.midstream",
         "capture.tracker",
     ),
-    "capture.life",
+    *("capture.life", "capture.writer", "capture.extract"),
     *("knowledge.catalogue", "knowledge.language", "knowledge.timers"),
     *("verdict.classify", "verdict.statement", "verdict.facts", "verdict.connections"),
     *("logs.timestamp", "logs.record", "logs.scan", "logs.statement", "logs.structured", "logs.format"),
@@ -51,7 +51,7 @@ ORDER = [
     *("report.story", "report.markdown", "report.parquet", "report.terminal", "report.reference", "report.condition"),
     *("report.figure", "report.lanes", "report.matrix", "report.sequence", "report.plots"),
     *("report.fragment", "report.drawing", "report.html", "report.schema"),
-    *("progress", "connection", "reading", "analysis", "options", "output", "cli"),
+    *("progress", "connection", "reading", "analysis", "options", "output", "packet_commands", "cli"),
 ]
 """Modules may import what stands before them; `document` reaches its renderers only when asked to render."""
 
@@ -105,6 +105,7 @@ HEAVY = ("pandas", "numba", "scapy", "matplotlib")
         ["closes", "normal-1000.pcap"],
         ["connections", "normal-1000.pcap", "--format", "jsonl"],
         ["explain", "1006"],
+        ["extract", "2026", "normal-1000.pcap", "-o", "/dev/null", "-q"],
     ],
     ids=" ".join,
 )
@@ -118,6 +119,17 @@ def test_small_inputs_import_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_help_of_what_needs_scapy_does_not_wait_for_it():
+    script = (
+        "import sys\nfrom analyzer.cli import main\n"
+        "try:\n    main(['live', '--help'])\nexcept SystemExit:\n    pass\n"
+        "import analyzer.analysis\nprint('scapy' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Examples:" in done.stdout
+    assert done.stderr.strip() == "False"
 
 
 def test_importing_the_package_imports_nothing_of_it():
@@ -136,8 +148,10 @@ def test_public_names():
         "Connection",
         "Report",
         "UsageError",
+        "WebSocket",
         "__version__",
         "read",
+        "read_packets",
         "stream",
     ]
     for name in analyzer.__all__:

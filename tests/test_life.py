@@ -741,7 +741,7 @@ def test_reading_in_steps_changes_nothing(content):
     rows = analyze(content, ports=(80,))[1]
     whole = rows_at_the_end(Reader(io.BytesIO(content), "x"), Tracker(ports=(80,)))
     for row in rows:
-        follower = life._Follower(life._parse_wanted(row), ports=(80,), max_events=100)
+        follower = life._Follower(life.parse_wanted(row), ports=(80,), max_events=100)
         assert rows_at_the_end(Reader(io.BytesIO(content), "x"), follower) == whole
 
 

@@ -21,7 +21,7 @@ from scapy.packet import Raw
 from test_dissect import by_scapy
 from test_fragment import BODY, cut, scan, v4
 
-from analyzer.capture import scapy_io
+from analyzer.capture import scapy_io, segments
 from analyzer.model import Counter
 
 DATA = {"type": 2, "addr1": "02:00:00:00:00:01", "addr2": "02:00:00:00:00:02", "addr3": "02:00:00:00:00:03"}
@@ -173,15 +173,20 @@ def test_without_scapy(monkeypatch):
     assert scan([bytes(RadioTap() / plain(SEGMENT, 0x0800))], 127) == ([], {"LINK_TYPE": 1})
 
 
-def test_scapy_that_cannot_be_imported():
+def test_link_types_that_scapy_is_imported_for():
+    assert set(scapy_io.LAYERS) == segments.FOR_SCAPY
+
+
+def test_scapy_that_cannot_be_imported(tmp_path):
+    path = tmp_path / "x.pcap"
+    path.write_bytes(build.pcap([build.Packet(10**18, bytes(60))], link_type=127))
     script = (
         "import sys; sys.modules['scapy'] = None\n"
-        "from analyzer.capture import scapy_io\n"
-        "print(scapy_io.can_read(127), scapy_io.to_datagrams(127, bytes(60)))"
+        "from analyzer.analysis import stream\n"
+        f"print([row['skipped_link_type'] for batch in stream({str(path)!r}) for row in batch.inputs.rows()])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[0] == "False"
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == ("[1]\n", "")
 
 
 @pytest.mark.parametrize("link_type", [1, 147])

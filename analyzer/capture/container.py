@@ -6,7 +6,7 @@ draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 
 import io
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -47,11 +47,15 @@ MORE, STOPPED, DAMAGED, FULL = 0, 1, 2, 3
 
 
 class Chunk(NamedTuple):
-    """Bytes and the packets in them; both are overwritten when the next chunk is read."""
+    """Bytes and the packets in them; both are overwritten when the next chunk is read.
+
+    A live source knows the time too: up to `now_ns` nothing more has come.
+    """
 
     data: Octets
     packets: Rows
     first_packet: int
+    now_ns: int | None = None
 
 
 @kernel.kernel
@@ -227,6 +231,7 @@ class Reader:
         self._link_type = 0
         self._interfaces = np.zeros(8, INTERFACE)
         self._n_interfaces = 0
+        self._names: list[str | None] = []
         self._previous_ns = 0
         self._packets = np.zeros(CHUNK_PACKETS, PACKET)
         self._read_header()
@@ -292,6 +297,10 @@ class Reader:
     def _damage(self, why: str) -> None:
         self.damaged_at = self._offset()
         self.damage = why
+
+    def interface_name(self, number: int) -> str | None:
+        """What the file calls an interface of the current chunk's packets, None where it does not say."""
+        return self._names[number] if number < len(self._names) else None
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the file chunk by chunk; ends at its end or at the first damage, and says which in the attributes."""
@@ -366,6 +375,7 @@ class Reader:
             return True
         if head[:4] == PCAPNG_MAGIC:
             self._n_interfaces = 0
+            self._names = []
         elif self._n_interfaces >= MAX_INTERFACES:
             self._damage(f"more than {MAX_INTERFACES} interfaces in one section")
             return True
@@ -373,9 +383,29 @@ class Reader:
             if self._n_interfaces == len(self._interfaces):
                 self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])
             self._interfaces[self._n_interfaces] = parse_interface(block, is_big=self._is_big)[0]
+            self._names.append(parse_interface_name(block, is_big=self._is_big))
             self._n_interfaces += 1
         self._consumed += length
         return True
+
+
+def _options(block: bytes, *, is_big: bool) -> Iterator[tuple[int, bytes]]:
+    """Options of a whole Interface Description Block: code and value, which may be cut off."""
+    order: Literal["big", "little"] = "big" if is_big else "little"
+    off = 16
+    while off + 4 <= len(block) - 4:
+        code = int.from_bytes(block[off : off + 2], order)
+        length = int.from_bytes(block[off + 2 : off + 4], order)
+        if code == 0:
+            return
+        yield code, block[off + 4 : min(off + 4 + length, len(block) - 4)]
+        off += 4 + length + (-length) % 4
+
+
+def parse_interface_name(block: bytes, *, is_big: bool) -> str | None:
+    """The name in an Interface Description Block (option 2), None where there is none; arguments as below."""
+    name = next((value for code, value in _options(block, is_big=is_big) if code == 2), None)
+    return None if name is None else name.decode("utf-8", "surrogateescape")
 
 
 def parse_interface(block: bytes, *, is_big: bool) -> Rows:
@@ -398,12 +428,7 @@ def parse_interface(block: bytes, *, is_big: bool) -> Rows:
     row["link_type"] = number(block[8:10])
     row["snaplen_bytes"] = number(block[12:16])
     row["multiplier"], row["divisor"] = 1000, 1
-    off = 16
-    while off + 4 <= len(block) - 4:
-        code, length = number(block[off : off + 2]), number(block[off + 2 : off + 4])
-        value = block[off + 4 : min(off + 4 + length, len(block) - 4)]
-        if code == 0:
-            break
+    for code, value in _options(block, is_big=is_big):
         if code == 9 and len(value) == 1:
             exponent = value[0] & 0x7F
             if value[0] & 0x80:
@@ -417,5 +442,4 @@ def parse_interface(block: bytes, *, is_big: bool) -> Rows:
                 row["multiplier"], row["divisor"] = 1, 10 ** (exponent - 9)
         elif code == 14 and len(value) == 8:
             row["offset_s"] = number(value, signed=True)
-        off += 4 + length + (-length) % 4
     return row

@@ -121,7 +121,7 @@ class _Place(NamedTuple):
     port: int
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """Which connection is told: endpoints, first packet of its TCP connection, place among those it carried."""
 
     client: _Place
@@ -155,7 +155,7 @@ def read_life(
         CaptureError: The source cannot be read, or is no capture.
 
     """
-    follower = _Follower(_parse_wanted(connection), ports=ports, max_events=max_events)
+    follower = _Follower(parse_wanted(connection), ports=ports, max_events=max_events)
     extent: series.Extent | None = None
     for member in (series.Member(source), *following):
         if extent is not None and not series.continues(extent, member):
@@ -190,7 +190,7 @@ def _parse_place(text: str) -> _Place:
     return _Place(hi, lo, int(port))
 
 
-def _parse_wanted(connection: Mapping[str, Any]) -> _Wanted:
+def parse_wanted(connection: Mapping[str, Any]) -> Wanted:
     """Read the key of a connection back; the inverse of how `verdict.connections` makes it."""
     try:
         key, client, server = (str(connection[name]) for name in ("connection", "client", "server"))
@@ -202,23 +202,53 @@ def _parse_wanted(connection: Mapping[str, Any]) -> _Wanted:
         moment = f"{date[:4]}-{date[4:6]}-{date[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
         first_ns = int(np.datetime64(moment, "ns").astype(np.int64))
         ordinal = int(behind.removeprefix("-")) - 1 if behind else 0
-        return _Wanted(_parse_place(client), _parse_place(server), first_ns, ordinal)
+        return Wanted(_parse_place(client), _parse_place(server), first_ns, ordinal)
     except (KeyError, ValueError, OverflowError) as error:
         raise UsageError(f"not a row of the connections table: {error}") from error
 
 
-class _Follower(Tracker):
-    """A tracker that sees one TCP connection only, reads it in small steps, and writes down what each step met."""
+class NarrowTracker(Tracker):
+    """A tracker that sees one TCP connection only: the wanted one, and those between the same ports after it."""
 
-    def __init__(self, wanted: _Wanted, *, ports: tuple[int, ...], max_events: int) -> None:
+    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...] = ()) -> None:
         super().__init__(ports=ports)
-        self.numbering = Numbering()
-        self._opening_state[STEPWISE] = 1
         self._wanted = wanted
-        self._client_stream = 0 if wanted.client <= wanted.server else 1
-        self._max_events = max_events
         self._has_begun = False
         self._n_segments: int | None = None
+
+    def feed(self, chunk: Chunk) -> list[Finished]:
+        """Follow the wanted connection's packets of one chunk."""
+        self._n_segments = None
+        return super().feed(chunk)
+
+    def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
+        if self._n_segments is None:
+            # moved to the front of the same array: the caller finds a segment there by the index returned to it
+            chosen = self.choose(segments)
+            segments[: len(chosen)] = chosen
+            self._n_segments = len(chosen)
+        return super()._scan_segments(data, segments[: self._n_segments], start)
+
+    def choose(self, segments: Rows) -> Rows:
+        """Segments between the wanted endpoints, from the one on with which their TCP connection began."""
+        client, server = self._wanted.client, self._wanted.server
+        chosen: Rows = segments[_travels(segments, client, server) | _travels(segments, server, client)]
+        if not self._has_begun:
+            at = np.flatnonzero(chosen["ts_ns"] == self._wanted.first_ns)
+            self._has_begun = len(at) > 0
+            chosen = chosen[at[0] :] if len(at) else chosen[:0]
+        return chosen
+
+
+class _Follower(NarrowTracker):
+    """Reads one TCP connection in small steps, and writes down what each step met."""
+
+    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int) -> None:
+        super().__init__(wanted, ports=ports)
+        self.numbering = Numbering()
+        self._opening_state[STEPWISE] = 1
+        self._client_stream = 0 if wanted.client <= wanted.server else 1
+        self._max_events = max_events
         self._flow = -1
         self._piece = np.zeros(1, SPAN)
         self._events: list[Event] = []
@@ -229,29 +259,6 @@ class _Follower(Tracker):
         """Per side the place in `_events` of a frame whose payload has not passed yet."""
         self._closes: list[int | None] = [None, None]
         """And of its first Close."""
-
-    def feed(self, chunk: Chunk) -> list[Finished]:
-        """Follow the wanted connection's packets of one chunk."""
-        self._n_segments = None
-        return super().feed(chunk)
-
-    def _scan_segments(self, data: Octets, segments: Rows, start: int) -> int:
-        if self._n_segments is None:
-            # moved to the front of the same array: the caller finds a segment there by the index returned to it
-            chosen = self._choose(segments)
-            segments[: len(chosen)] = chosen
-            self._n_segments = len(chosen)
-        return super()._scan_segments(data, segments[: self._n_segments], start)
-
-    def _choose(self, segments: Rows) -> Rows:
-        """Segments between the wanted endpoints, from the one on with which their TCP connection began."""
-        client, server = self._wanted.client, self._wanted.server
-        chosen: Rows = segments[_travels(segments, client, server) | _travels(segments, server, client)]
-        if not self._has_begun:
-            at = np.flatnonzero(chosen["ts_ns"] == self._wanted.first_ns)
-            self._has_begun = len(at) > 0
-            chosen = chosen[at[0] :] if len(at) else chosen[:0]
-        return chosen
 
     def _walk(self, data: Octets) -> None:
         for span in self._spans[: int(self._state[flowtable.N_SPANS])]:

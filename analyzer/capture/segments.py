@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analyzer.capture import checksum, dissect, link, scapy_io
+from analyzer.capture import checksum, dissect, link
 from analyzer.capture.container import CHUNK_PACKETS, Chunk
 from analyzer.capture.fragment import FragmentTable
 from analyzer.model import ASIDE, PACKET, SEGMENT, Counter, Octets, Rows
+
+FOR_SCAPY = frozenset({105, 119, 127, 163, 192})
+"""Link types for which scapy is imported; `scapy_io.LAYERS` says how they are read."""
 
 MAX_ROUNDS = 4
 """How often what came out of fragments may be fragments, or a frame for scapy, again."""
@@ -109,17 +112,30 @@ class Segmenter:
         return [side for side in sides if len(side.packets)]
 
 
+def _scapy_reads(link_type: int) -> bool:
+    """Whether scapy reads this link type, and is there; it is imported for those that it reads alone."""
+    if link_type not in FOR_SCAPY:
+        return False
+    try:
+        from analyzer.capture import scapy_io
+    except ImportError:
+        return False
+    return scapy_io.can_read(link_type)
+
+
 def _through_scapy(before: _Side, aside: Rows, counters: Rows) -> _Side:
     """Packets of link types that the kernel does not read."""
     content: list[bytes] = []
     rows: list[tuple[int, int, int, int, int, int]] = []
     numbers: list[int] = []
     used = 0
-    readable = {link_type: scapy_io.can_read(link_type) for link_type in np.unique(aside["link_type"]).tolist()}
+    readable = {link_type: _scapy_reads(link_type) for link_type in np.unique(aside["link_type"]).tolist()}
     for index, off, end, wire_end, link_type, _ in aside.tolist():
         if not readable[link_type]:
             counters[Counter.LINK_TYPE] += 1
             continue
+        from analyzer.capture import scapy_io
+
         datagrams, counter = scapy_io.to_datagrams(link_type, before.data[off:end].tobytes())
         if not datagrams:
             counters[counter] += 1

@@ -41,6 +41,9 @@ MAX_POOL_SEGMENTS = 1 << 18
 SWEEP_AFTER_PACKETS = 100_000
 """How many packets pass between two looks for connections that have ended: rows are made a thousand at a time."""
 
+LIVE_SWEEP_NS = 250_000_000
+"""And how long at most where packets are looked at as they come."""
+
 SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
 
@@ -407,9 +410,11 @@ class Tracker:
                     segment = segments[at]
                     n_parked = int(self._streams["n_parked"].max())
                     self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
-            self._clock_ns = max(self._clock_ns, int(chunk.packets["ts_ns"].max()))
+            latest_ns = int(chunk.packets["ts_ns"].max(initial=self._clock_ns))
+            self._clock_ns = max(latest_ns, chunk.now_ns or 0)
             self._since_sweep += len(chunk.packets)
-            is_slow = self._clock_ns - self._swept_ns >= flowtable.LINGER_NS  # a live capture shows its rows
+            wait_ns = flowtable.LINGER_NS if chunk.now_ns is None else LIVE_SWEEP_NS
+            is_slow = self._clock_ns - self._swept_ns >= wait_ns  # a live capture shows its rows
             if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow:
                 finished += self._sweep(self._clock_ns - flowtable.LINGER_NS)
         pending, self._pending = self._pending, []
