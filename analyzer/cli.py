@@ -158,8 +158,8 @@ def report(
         if form == "html":
             rows = RowsBeside(given.output, found, redact=redact is not False, says=not given.quiet)
             beside = stack.enter_context(rows)
+        progress = progress_of(given, found)
         try:
-            progress = stack.enter_context(contextlib.closing(progress_of(given, found)))
             if beside is None:
                 parts = analysis.fold_sources(
                     found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
@@ -172,6 +172,8 @@ def report(
                     beside.write(batch.closes)
         except KeyboardInterrupt:
             is_partial = True
+        finally:
+            progress.close()  # before the report is written, maybe to the same terminal
         if not is_partial:
             refuse_unless_read(counts.inputs, counts.n_inputs)
         result = Report(
@@ -258,7 +260,7 @@ def _write_rows(which: str, given: Inputs, form: str, redact: bool | None) -> in
             writer.write(redact_table(table) if redact else table)
 
         try:
-            with contextlib.closing(progress_of(given, found)) as progress:
+            with contextlib.closing(progress_of(given, found, writes_rows=True)) as progress:
                 batches = analysis.stream_sources(found, settings, jobs=given.n_jobs(), progress=progress.tell)
                 for batch in batches:
                     table = batch.closes if which == "closes" else batch.connections

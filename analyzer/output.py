@@ -200,13 +200,20 @@ def open_binary(output: str | None) -> Iterator[BinaryIO]:
         yield file
 
 
-def progress_of(given: Inputs, found: Sequence["Source"]) -> "TextProgress":
-    """Shown where it would not stand between rows: rows on a terminal are progress enough."""
+def progress_of(given: Inputs, found: Sequence["Source"], *, writes_rows: bool = False) -> "TextProgress":
+    """Shown where it would not stand between rows: rows on a terminal are progress enough.
+
+    Args:
+        given: What was asked for.
+        found: What is read.
+        writes_rows: Whether rows are written while it is read.
+
+    """
     from analyzer.progress import TextProgress
     from analyzer.sources import total_bytes
 
-    rows_are_seen = given.output is None and sys.stdout is not None and sys.stdout.isatty()
-    shows = not given.quiet and TextProgress.is_possible() and (not rows_are_seen or given.verbose)
+    rows_are_seen = writes_rows and given.output is None and sys.stdout is not None and sys.stdout.isatty()
+    shows = not given.quiet and TextProgress.is_possible() and not rows_are_seen
     return TextProgress(len(found), shows=shows, names=given.verbose, n_bytes=total_bytes(found))
 
 

@@ -251,6 +251,29 @@ def test_a_packed_log_that_is_cut_or_damaged_says_so(kind, read_rows, tmp_path):
     assert row["message"].startswith(f"the {kind} data is damaged (")
 
 
+def test_captures_in_a_directory_are_known_by_what_they_hold(read_rows, tmp_path):
+    """Under the names that rotation and packing leave, in any depth; a capture that is no more than a name is not."""
+    content = NORMAL.read_bytes()
+    names = ["x.pcap", "a.pcap1", "b.pcap00", "c.pcapng", "d", "e.dump.17", "deep/er/f.pcap"]
+    for i, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        kind, pack = list(PACKERS.items())[i % len(PACKERS)]
+        half = len(content) // 2
+        (tmp_path / f"{i}-packed.{kind}").write_bytes(pack(content[:half]) + pack(content[half:]))
+    for name in ("empty.pcap", "notes.txt"):
+        (tmp_path / name).touch()
+    expected = {str(tmp_path / name) for name in names} | {str(path) for path in tmp_path.glob("*-packed.*")}
+    for place in (tmp_path, f"{tmp_path}/**"):
+        _, connections, inputs = read_rows(place, series=False)
+        rows = {row["source"]: row for row in inputs if row["kind"] == "pcap"}
+        assert rows.keys() == expected
+        assert {row["status"] for row in rows.values()} == {"ok"}
+        assert {row["records"] for row in rows.values()} == {rows[str(tmp_path / "x.pcap")]["records"]}
+        assert len(connections) == len(expected)
+
+
 @pytest.mark.parametrize("magic", FOREIGN)
 def test_foreign_kinds_are_named(magic, read_rows, tmp_path):
     path = tmp_path / "x.log"

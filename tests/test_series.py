@@ -26,6 +26,11 @@ from analyzer import series
 from analyzer.capture.life import read_life
 from analyzer.sources import Source, find_sources
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 SECOND = 1_000_000_000
 PLACES = ("source", "record", *(f"{side}_close_{name}" for side in (CLIENT, SERVER) for name in ("source", "record")))
 
@@ -150,6 +155,7 @@ PACKINGS = {
     "plain": plain,
     "gzip": lambda name, content: (f"{name}.gz", gzip.compress(content)),
     "two gzip members": two_members,
+    "zstd": lambda name, content: (f"{name}.zst", zstd.compress(content)),
     "xz": lambda name, content: (f"{name}.xz", lzma.compress(content)),
     "bzip2": lambda name, content: (f"{name}.bz2", bz2.compress(content)),
 }
