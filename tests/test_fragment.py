@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import packets as build
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packets import CLIENT, SERVER, Conversation
 from reading import analyze
@@ -192,6 +192,18 @@ def test_the_same_number_again(make):
         wants.append(want)
         packets += pieces
     assert ([one.segment for one in scan(packets)[0]], scan(packets)[1]) == (wants, {})
+
+
+def test_the_same_number_again_between_others(make):
+    """A number that is used again takes the place of its own datagram in the table, and no other's."""
+    wants, packets = [], []
+    for seq in range(6):
+        want, again = cut(make(BODY[seq:], seq=seq))
+        other, others = cut(make(BODY[seq + 1 :], ident=100 + seq, seq=seq))
+        wants += [want, other]
+        packets += [again[0], others[0], *again[1:], *others[1:]]
+    found, counts = scan(packets)
+    assert ([one.segment for one in found], counts) == (wants, {})
 
 
 # ---- copies
@@ -554,6 +566,7 @@ def mixture(seed):
     ]
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 80), max_size=5))
 def test_any_chunks_give_the_same(seed, cuts):
     packets = mixture(seed)
