@@ -82,6 +82,11 @@ MAX_MISSES = 32
 MAX_CANDIDATES = 1 << 14
 """TCP connections under observation at the same time (14 MB)."""
 
+RSV1 = 4
+
+GOES_ON, FRESH = 0, 1
+"""Whether `weigh` goes on from where the walk stands. Passed as `int64(...)`: Numba compiles once more per literal."""
+
 ALIGNED, CLOSES, HAS_CLOSE = 1, 2, 4
 """Bits of what `weigh` says besides: the segment ends between two frames; with a whole Close; has one inside."""
 
@@ -130,7 +135,7 @@ def repeats(data: Octets, off: int, n: int) -> bool:
 
 @rare_kernel
 def weigh(
-    data: Octets, off: int, n: int, side: Rows, is_fresh: bool, is_client: bool, allowed_rsv: int
+    data: Octets, off: int, n: int, side: Rows, is_fresh: int, is_client: bool, allowed_rsv: int
 ) -> tuple[int, int, int, int, int]:
     """How much these bytes of one segment say for frames.
 
@@ -171,7 +176,7 @@ def weigh(
         available = have + n - i
         first = peek(side, have, data, at, 0)
         opcode, rsv = first & 15, (first >> 4) & 7
-        if opcode > PONG or BINARY < opcode < CLOSE or rsv & ~(allowed_rsv & 4):
+        if opcode > PONG or BINARY < opcode < CLOSE or rsv & ~(allowed_rsv & RSV1):
             return BROKEN, 0, 0, 0, 0
         if (rsv and opcode == CONTINUATION) or (opcode >= CLOSE and first & 0xC0 != 0x80):
             return BROKEN, 0, 0, 0, 0
@@ -304,10 +309,10 @@ def find_step(data: Octets, off: int, n: int, side: Rows, is_client: bool, allow
     """
     if int64(side["walk"]) == IN_STEP:
         score = int64(side["score"])
-        bits, left, have, message, flags = weigh(data, off, n, side, False, is_client, allowed_rsv)
+        bits, left, have, message, flags = weigh(data, off, n, side, int64(GOES_ON), is_client, allowed_rsv)
         is_overtaken = False
         if bits == 0 and score < MASKED_BITS:
-            other, _, _, _, _ = weigh(data, off, n, side, True, is_client, allowed_rsv)
+            other, _, _, _, _ = weigh(data, off, n, side, int64(FRESH), is_client, allowed_rsv)
             is_overtaken = other > score  # frames begin here, not in what a frame was thought to go on with
         if bits >= 0 and not is_overtaken:
             side["score"] = min(PROVEN, score + bits)
@@ -317,11 +322,13 @@ def find_step(data: Octets, off: int, n: int, side: Rows, is_client: bool, allow
         forget_step(side)
     total, left, have, message, flags = BROKEN, 0, 0, UNKNOWN_MESSAGE, 0
     if int64(side["score"]) > 0:
-        total, left, have, message, flags = weigh(data, off, n, side, False, is_client, allowed_rsv)
+        total, left, have, message, flags = weigh(data, off, n, side, int64(GOES_ON), is_client, allowed_rsv)
         if total >= 0:
             total += int64(side["score"])
     is_fresh = False
-    fresh, fresh_left, fresh_have, fresh_message, fresh_flags = weigh(data, off, n, side, True, is_client, allowed_rsv)
+    fresh, fresh_left, fresh_have, fresh_message, fresh_flags = weigh(
+        data, off, n, side, int64(FRESH), is_client, allowed_rsv
+    )
     if fresh > total:
         is_fresh = True
         total, left, have, message, flags = fresh, fresh_left, fresh_have, fresh_message, fresh_flags
@@ -426,7 +433,7 @@ def begin_candidate(
     if n < 2:
         return NOT_JUDGED
     is_client = int64(data[off + 1]) >= 128
-    bits, _, _, _, _ = weigh(data, off, n, sides[0], True, is_client, 4)
+    bits, _, _, _, _ = weigh(data, off, n, sides[0], int64(FRESH), is_client, int64(RSV1))
     if bits < START_BITS:
         return NOT_JUDGED
     if int64(state[handshake.N_CANDIDATES]) >= MAX_CANDIDATES:
@@ -447,7 +454,7 @@ def begin_candidate(
     connections[index]["ordinal"] = int64(flow_row["ordinal"])
     flow_row["candidate"] = index
     mine = 2 * index + (0 if is_client else 1)
-    find_step(data, off, n, sides[mine], is_client, 4)
+    find_step(data, off, n, sides[mine], is_client, int64(RSV1))
     return mine
 
 
@@ -477,11 +484,11 @@ def judge(
     if candidate >= 0:
         is_client = int64(connections[candidate]["client_stream"]) == direction
         mine = 2 * candidate + (0 if is_client else 1)
-        if find_step(data, off, n, sides[mine], is_client, 4):
+        if find_step(data, off, n, sides[mine], is_client, int64(RSV1)):
             return mine
         other = int64(sides[mine ^ 1]["score"])
         if int64(sides[mine]["walk"]) == OUT_OF_STEP and n >= 2:
-            bits, _, _, _, _ = weigh(data, off, n, sides[mine], True, not is_client, 4)
+            bits, _, _, _, _ = weigh(data, off, n, sides[mine], int64(FRESH), not is_client, int64(RSV1))
             if other == 0 or bits >= max(START_BITS, other + 1):
                 drop_candidate(flow_row, connections, free, state)  # or it was taken for the wrong side
                 candidate = -1
