@@ -417,10 +417,8 @@ def test_addresses_that_differ_anywhere_hash_apart():
             assert len(hashes) == len(places)
 
 
-@pytest.mark.parametrize("marks", [1 << 4, 1 << 20])
-def test_an_evicted_connection_is_not_counted_again(monkeypatch, marks):
+def test_an_evicted_connection_is_not_counted_again():
     """Its later packets make no second row, even where their port is forced, and no second TCP connection."""
-    monkeypatch.setattr(tracker, "MAX_DROPPED_MARKS", marks)
     first = Conversation().upgrade()
     first.text(CLIENT)
     first.text(SERVER)

@@ -482,7 +482,7 @@ def test_packets_of_others_are_passed_over(tmp_path):
 
 
 def test_a_limit_may_cut_a_tcp_connection_in_two(tmp_path):
-    """Where the tables know its later part only, as a connection that they saw begin there, that part is told."""
+    """What a limit dropped is told whole, as it was captured; its later part is no connection of its own."""
     talk, other = Conversation().upgrade(), Conversation(sport=40001)
     for one, ts_ns in ((other, talk.ts_ns + 10), (talk, talk.ts_ns + 20)):
         one.ts_ns = ts_ns
@@ -492,7 +492,7 @@ def test_a_limit_may_cut_a_tcp_connection_in_two(tmp_path):
     rows = analyze(pcap(packets), ports=(80,), max_flows=1)[1]
     told = [brief(read_life(Source("x", tmp_path / "x"), row, ports=(80,))) for row in rows]
     late = [(7, SERVER, "text", 5), (7, SERVER, "ping", 0)]
-    assert told == [[*opening(), *late], [(6, *rest) for _, *rest in late], late]
+    assert told == [[*opening(), *late], [(6, *rest) for _, *rest in late]]
 
 
 def test_a_connection_of_another_capture_has_no_events(tmp_path):

@@ -21,7 +21,7 @@ from reading import analyze
 from test_properties import Told, cut, rows_of, stories, views
 
 from analyzer import kernel
-from analyzer.capture import container, frames, handshake, midstream, tracker
+from analyzer.capture import container, frames, handshake, midstream, segments
 from analyzer.capture.container import Reader
 from analyzer.capture.tracker import Tracker
 
@@ -138,7 +138,7 @@ def test_chunks_change_nothing_without_the_opening(data, story, sizes, more, mos
         patch.setattr(container, "FIRST_CHUNK_BYTES", more)
         patch.setattr(container, "CHUNK_BYTES", more)
         patch.setattr(container, "CHUNK_PACKETS", most)
-        patch.setattr(tracker, "CHUNK_PACKETS", most)
+        patch.setattr(segments, "CHUNK_PACKETS", most)
         assert rows_of(Reader(io.BytesIO(content), "test"), Tracker(), with_pickle=True) == plain
 
 

@@ -27,7 +27,7 @@ from packets import (
 )
 from reading import analyze
 
-from analyzer.capture import container, tracker
+from analyzer.capture import container, segments
 from analyzer.capture.container import Reader
 from analyzer.capture.tracker import Tracker
 from analyzer.knowledge import catalogue
@@ -394,7 +394,7 @@ def test_chunks_change_nothing(crowd, sizes, first, more, most):
         patch.setattr(container, "FIRST_CHUNK_BYTES", first)
         patch.setattr(container, "CHUNK_BYTES", more)
         patch.setattr(container, "CHUNK_PACKETS", most)
-        patch.setattr(tracker, "CHUNK_PACKETS", most)
+        patch.setattr(segments, "CHUNK_PACKETS", most)
         assert rows_of(Reader(Dribble(content, sizes), "test"), Tracker()) == plain
         assert rows_of(Reader(Dribble(content, sizes), "test"), Tracker(), with_pickle=True) == plain
 

@@ -174,14 +174,12 @@ def test_packets_of_mixed_link_types_are_one_conversation():
 
 def test_ports_are_asserted_as_for_files():
     talk = Conversation(dport=9999)
-    talk.text(CLIENT)
-    talk.text(SERVER)
+    talk.text(SERVER, "unmasked frames alone are not enough to be recognised")
     talk.close(SERVER, 4000)
-    talk.close(CLIENT, 4000)
     talk.end()
     packets = [Ether(sent.data) for sent in talk.packets]
     assert len(analyzer.read_packets(packets).connections) == 0
-    assert list(analyzer.read_packets(packets, ports=(9999,)).closes["code"]) == [4000, 4000]
+    assert analyzer.read_packets(packets, ports=(9999,)).closes["code"][0] == 4000
 
 
 def test_a_generator_is_read_no_further_than_a_chunk_ahead():
@@ -206,7 +204,7 @@ def test_kernels_are_compiled_once_for_files_packets_and_interfaces():
     path = str(SAMPLES / "normal-1000.pcap")
     script = (
         "import analyzer, scapy.all\nfrom analyzer import kernel\nfrom analyzer.capture import scapy_io, tracker\n"
-        "def count():\n    return {place: len(f.signatures) for place, f in kernel._compiled.items()}\n"
+        "def count():\n    return {place: len(f.kinds) for place, f in kernel._compiled.items()}\n"
         f"kernel.compile_all()\nanalyzer.read({path!r})\nbefore = count()\n"
         f"analyzer.read_packets(scapy.all.rdpcap({path!r}))\n"
         "tracker.Tracker().feed(scapy_io.PacketReader([])._take(10**18))\n"

@@ -52,7 +52,7 @@ PLAUSIBLE_BYTES = 1 << 30
 RST_WINDOW_BYTES = 1 << 20
 """The same for a RST, which anyone can forge: receivers ignore one outside their window (RFC 9293 section 3.10.7.4)."""
 
-RETRANSMITTED_AFTER_NS = 2_000_000
+RETRANSMITTED_AFTER_NS = 500_000
 """The same bytes sooner than this after the packet before are a packet captured twice (a mirror port), not one sent
 again: that takes a round trip at least, and most systems wait 200 ms."""
 

@@ -40,7 +40,7 @@ from analyzer.model import PACKET, Counter
 Packets = Iterable[Packet]
 """A `PacketList`, or anything else that gives scapy packets one after the other."""
 
-UNKNOWN_LINK = -1
+UNKNOWN_LINK = 0x03FFFFFF
 """Link type of a packet whose outermost layer is none; it is counted, not read."""
 
 CHUNK_PACKETS = 1 << 10
