@@ -69,7 +69,7 @@ def test_a_tunnel_reports_no_code(means, code):
     assert (view.endpoint, view.ended_by, view.raw_code) == ("proxy", "client", "1006")
 
 
-@pytest.mark.parametrize("means", set(Means) - {Means.STATED, Means.MADE_UP, Means.UNKNOWN})
+@pytest.mark.parametrize("means", sorted(set(Means) - {Means.STATED, Means.MADE_UP, Means.UNKNOWN}))
 def test_a_proxy_that_reads_frames_has_a_view_like_any_endpoint(means):
     proxy = decide(Said("mitmproxy", means, 1001, endpoint=Endpoint.PROXY))
     assert proxy == decide(Said("mitmproxy", means, 1001, endpoint=Endpoint.SERVER))._replace(endpoint=Endpoint.PROXY)

@@ -131,15 +131,26 @@ def is_record(data: Octets, off: int, n: int) -> bool:
 
 
 @kernel
-def find_head_end(data: Octets, start: int, end: int) -> int:
-    """Offset behind the empty line that ends a head, -1 where there is none; a lone line feed ends a line too."""
-    for i in range(start, end - 1):
-        if int64(data[i]) == 10:
-            if int64(data[i + 1]) == 10:
-                return i + 2
-            if end - i > 2 and int64(data[i + 1]) == 13 and int64(data[i + 2]) == 10:
-                return i + 3
-    return -1
+def copy_head(data: Octets, off: int, n: int, heads: Octets, base: int, have: int) -> tuple[int, bool]:
+    """Append to a head in its slot what belongs to it: up to the empty line that ends it; a lone line feed ends a line.
+
+    Args:
+        data: The bytes to append, `n` of them from `off`.
+        heads: Slots of MAX_HEAD_BYTES; this one begins at `base` and holds `have` bytes.
+
+    Returns:
+        How many bytes the slot holds then, and whether the head ends there.
+
+    """
+    last = 0 if have < 1 else int64(heads[base + have - 1])
+    before = 0 if have < 2 else int64(heads[base + have - 2])
+    for k in range(min(n, MAX_HEAD_BYTES - have)):
+        byte = int64(data[off + k])
+        heads[base + have + k] = byte
+        if byte == 10 and (last == 10 or (last == 13 and before == 10)):
+            return have + k + 1, True
+        before, last = last, byte
+    return min(have + n, MAX_HEAD_BYTES), False
 
 
 @kernel
@@ -346,23 +357,19 @@ def read_http(
     slot = int64(stream["head"])
     base = slot * MAX_HEAD_BYTES
     have = int64(stream["head_bytes"])
-    take = min(n, MAX_HEAD_BYTES - have)
-    for k in range(take):
-        heads[base + have + k] = int64(data[off + k])
-    total = have + take
+    total, is_whole = copy_head(data, off, n, heads, base, have)
     is_request = is_request_start(heads_view, base, total)
     if not is_request and not begins(heads_view, base, total, HTTP_VERSION):
         drop_head(stream, free_heads, state)
         return n
-    end = find_head_end(heads_view, base + max(0, have - 2), base + total)
-    if end < 0:
+    if not is_whole:
         stream["head_bytes"] = total
         if total == MAX_HEAD_BYTES:
             drop_head(stream, free_heads, state)
             state[SKIPPED_HEADS] += 1
         return n
-    size = end - base
-    read = size - have
+    size, end = total, base + total
+    read = total - have
     is_kept = False
     if is_request:
         is_upgrade = begins(heads_view, base, size, GET) and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
