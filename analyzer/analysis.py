@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import functools
+import itertools
 import os
 import pathlib
 import pickle
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from analyzer import kernel, pool, sources
 from analyzer import series as rotated
-from analyzer.capture.tracker import MAX_FLOWS
+from analyzer.capture.container import Reader
+from analyzer.capture.tracker import MAX_FLOWS, Tracker
 from analyzer.errors import CaptureError
 from analyzer.knowledge import catalogue as knowledge
 from analyzer.logs import catalogue as formats_catalogue
@@ -168,6 +170,11 @@ def _compile_for(works: list[rotated.Series]) -> None:
         with contextlib.suppress(CaptureError, OSError), source.open() as file:
             if sources.sniff(file.peek(sources.HEAD_BYTES), source.name) == "capture":
                 kernel.expect(n_packets)
+                if kernel.is_compiled():
+                    tracker = Tracker()
+                    for chunk in itertools.islice(Reader(file, source.name).chunks(), 1):
+                        tracker.feed(chunk)  # a kernel is compiled when it is first called
+                    tracker.finish()
                 break  # the largest decides
 
 
