@@ -104,31 +104,38 @@ def cache_root() -> Path:
 
 @functools.cache
 def _cache_directory() -> Path | None:
-    """The writable directory of this digest, or None where there is none; older ones beyond a few are removed."""
+    """The directory of this digest, or None where there can be none; older ones beyond a few are removed."""
     try:
         directory = cache_root() / digest()
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix":
+            status = directory.stat()
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+                return None  # what others can write is not run
+    except (OSError, RuntimeError, ImportError):  # RuntimeError: no home directory
+        return None
+    with contextlib.suppress(OSError):  # it may be for reading alone, or another process may tidy up, too
         os.utime(directory)
         others = sorted((p for p in directory.parent.iterdir() if p != directory), key=lambda p: -p.stat().st_mtime)
         for old in others[CACHES_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError):  # RuntimeError: no home directory
-        return None
     return directory
 
 
 def is_cached() -> bool:
     """Whether an earlier run has left machine code of exactly these sources."""
-    with contextlib.suppress(OSError, RuntimeError):
-        return has_numba() and any((cache_root() / digest()).glob("*.kernel"))
-    return False
+    directory = _cache_directory() if has_numba() else None
+    return directory is not None and any(directory.glob("*.kernel"))
 
 
+@functools.cache
 def has_numba() -> bool:
-    """Whether there is a compiler."""
+    """Whether there is a compiler, and LLVM can be loaded."""
+    try:
+        native.describe_host()
+    except (ImportError, OSError):
+        return False
     return importlib.util.find_spec("numba") is not None
 
 
@@ -171,19 +178,23 @@ class Compiled:
     def _find(self, kinds: str) -> Callable[[Sequence[Any]], Any] | None:
         path = self._path(kinds)
         try:
-            code = None if path is None else native.Code.unpack(path.read_bytes())
+            code = None if path is None else native.Code.unpack(path.read_bytes(), path.name)
         except OSError:
             return None
         return None if code is None else native.load(code, self.__name__)
 
     def _make(self, kinds: str, arguments: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
-        with _bound(_make_dispatchers()):
+        try:
+            dispatchers = _make_dispatchers()
+        except ImportError:  # installed, but not for this Python or this NumPy
+            return lambda given: _plain[self._place](*given)
+        with _bound(dispatchers):
             code = native.build(_plain[self._place], arguments)
         path = self._path(kinds)
         if path is not None:
             with contextlib.suppress(OSError):
                 part = path.with_suffix(f".{os.getpid()}")
-                part.write_bytes(code.pack())
+                part.write_bytes(code.pack(path.name))
                 part.replace(path)
         return native.load(code, self.__name__)
 

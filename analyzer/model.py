@@ -289,6 +289,7 @@ FLOW = np.dtype(
         ("ordinal", "i4"),
         ("unanswered", "i4"),
         ("candidate", "i4"),
+        ("was_dropped", "i1"),
         ("state", "i1"),
         ("kind", "i1"),
     ],

@@ -50,23 +50,23 @@ class Code(NamedTuple):
     is_tuple: bool
     content: bytes
 
-    def pack(self) -> bytes:
-        """As bytes that `unpack` takes."""
-        about = {"symbol": self.symbol, "results": self.results, "is_tuple": self.is_tuple}
-        about["sha256"] = hashlib.sha256(self.content).hexdigest()
-        return json.dumps(about).encode() + b"\n" + self.content
+    def pack(self, name: str) -> bytes:
+        """As bytes that `unpack` takes, good for what goes by this name alone."""
+        about = {"name": name, "symbol": self.symbol, "results": self.results, "is_tuple": self.is_tuple}
+        body = json.dumps(about).encode() + b"\n" + self.content
+        return hashlib.sha256(body).digest() + body
 
     @staticmethod
-    def unpack(data: bytes) -> "Code | None":
-        """What `pack` made, None where it is damaged: a broken object would take the process down."""
-        head, _, content = data.partition(b"\n")
-        try:
-            about = json.loads(head)
-            if about["sha256"] != hashlib.sha256(content).hexdigest():
-                return None
-            return Code(about["symbol"], tuple(about["results"]), about["is_tuple"], content)
-        except (ValueError, KeyError, TypeError):
+    def unpack(data: bytes, name: str) -> "Code | None":
+        """What `pack` made, None where it is damaged or another's: a broken object would take the process down."""
+        digest, body = data[:32], data[32:]
+        if hashlib.sha256(body).digest() != digest:
             return None
+        head, _, content = body.partition(b"\n")
+        about = json.loads(head)
+        if about["name"] != name:
+            return None
+        return Code(about["symbol"], tuple(about["results"]), about["is_tuple"], content)
 
 
 @functools.cache
@@ -190,6 +190,8 @@ def load(code: Code, name: str) -> Callable[[Sequence[Any]], Any]:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.content))
     engine.finalize_object()
     address = engine.get_function_address(code.symbol)
+    if not address:
+        raise TypeError(f"{name}: its object holds no {code.symbol}")
     fields = [(f"_{i}", INTEGERS[kind]) for i, kind in enumerate(code.results)]
     Result = type("Result", (ctypes.Structure,), {"_fields_": fields})  # noqa: N806  a class
     function: Any = None

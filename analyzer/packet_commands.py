@@ -207,7 +207,8 @@ def extract(connection: str, **options: Any) -> int:
     """Write the packets of one connection as pcapng, for Wireshark.
 
     CONNECTION is the beginning of its key, as much as is needed to tell it from others. All packets of its TCP
-    connection are copied as they were captured: both directions, bytes, times, link types, interfaces.
+    connection are copied as they were captured: both directions, bytes, times, link types, interfaces. Of a packet that
+    came in IP fragments only the fragment that completes it is copied.
     """
     from analyzer.capture.extract import copy_packets, locate
 

@@ -232,7 +232,7 @@ def test_damaged_machine_code_is_made_again(tmp_path):
     assert run() == "258"
     (file,) = tmp_path.rglob("*.kernel")
     whole = file.read_bytes()
-    for broken in (whole[:-100], whole[:20], b"", b"{}\n" + whole, whole[:200] + b"\0" + whole[201:]):
+    for broken in (whole[:-100], whole[:20], b"", b"{}\n" + whole, whole[:200] + b"\0" + whole[201:], b"[" * 200_000):
         file.write_bytes(broken)
         assert run() == "258"
         assert file.read_bytes() == whole

@@ -69,6 +69,8 @@ def copy_packets(located: Located, out: BinaryIO) -> int:
     for reader, chunk in _chunks(located.members):
         picker.feed(chunk)
         for number in picker.numbers:
+            if number < chunk.first_packet:
+                continue  # the piece that completes a datagram may stand in a chunk before
             packet = chunk.packets[number - chunk.first_packet]
             at, link_type = int(packet["interface"]), int(packet["link_type"])
             # its number alone means another in each file and section
@@ -87,6 +89,7 @@ def copy_packets(located: Located, out: BinaryIO) -> int:
 def _chunks(members: Series) -> Iterator[tuple[Reader, Chunk]]:
     """All packets of captures that continue one another, of each up to where it is damaged."""
     extent: Extent | None = None
+    n_packets = 0  # numbered through all files: fragments of a datagram may lie in two
     for member in members:
         if extent is not None and not continues(extent, member):
             return
@@ -96,6 +99,8 @@ def _chunks(members: Series) -> Iterator[tuple[Reader, Chunk]]:
                 reader = Reader(file, member.source.name)
                 for chunk in reader.chunks():
                     kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
+                    chunk = chunk._replace(first_packet=n_packets + 1)
+                    n_packets += len(chunk.packets)
                     yield reader, chunk
             if reader.first_ns is not None and reader.last_ns is not None:
                 extent = Extent(reader.first_ns, reader.last_ns, reader.link_types)

@@ -390,6 +390,7 @@ def scan_segments(
             row["last_ns"] = ts
             row["connection"] = -1
             row["candidate"] = -1
+            row["was_dropped"] = 0
             row["ordinal"] = 0
             row["unanswered"] = 0
             row["state"] = LIVE
@@ -401,8 +402,7 @@ def scan_segments(
                 if mark != NOT_DROPPED:
                     state[N_FLOWS] -= 1  # it has been counted
                 if mark == DROPPED_WEBSOCKET:
-                    streams[2 * flow]["mode"] = OTHER
-                    streams[2 * flow + 1]["mode"] = OTHER
+                    row["was_dropped"] = 1
 
         index = 2 * flow + direction
         stream, other = streams[index], streams[2 * flow + 1 - direction]

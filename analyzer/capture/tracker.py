@@ -72,6 +72,8 @@ def is_uncertain(stream: Rows, flow_row: Rows, direction: int, connections: Rows
         return int64(sides[2 * connection + (0 if is_client else 1)]["score"]) < frames.PROVEN
     if connection >= 0 or int64(stream["mode"]) != flowtable.HTTP:
         return False
+    if int64(flow_row["was_dropped"]):
+        return False  # what a limit dropped goes on; only an opening begins another connection
     if int64(stream["has_syn"]) and int64(stream["has_gap"]) == 0:
         return False  # seen from its beginning
     return int64(stream["misses"]) < midstream.MAX_MISSES or len(ports) > 0
