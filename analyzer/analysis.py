@@ -8,7 +8,7 @@ import os
 import pathlib
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -125,10 +125,13 @@ def fold_sources(
     if workers == 1:
         for members in works:
             counts = Counts(step_ns=step_ns)
+            batches = read_series(members, settings, progress)
             try:
-                for batch in read_series(members, settings, progress):
+                for batch in batches:
                     counts.add(*batch)
             except KeyboardInterrupt:
+                for batch in _rest(batches):
+                    counts.add(*batch)
                 yield counts
                 raise
             yield counts
@@ -136,6 +139,13 @@ def fold_sources(
     count = functools.partial(_count, settings=settings, step_ns=step_ns)
     broken = functools.partial(_count_loss, step_ns=step_ns)
     yield from _side_by_side(count, works, workers=workers, broken=broken, progress=progress)
+
+
+def _rest(batches: Generator[Batch, None, None]) -> Iterator[Batch]:
+    """What reading still has to say where the interrupt came between two of its steps, and not to it."""
+    with contextlib.suppress(KeyboardInterrupt, StopIteration):
+        yield batches.throw(KeyboardInterrupt)
+        yield from batches
 
 
 def _to_works(found: list[sources.Source], settings: Settings) -> list[rotated.Series]:

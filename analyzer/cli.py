@@ -359,7 +359,7 @@ PLOTS = ("codes", "timeline", "durations", "silences", "ends", "views", "life")
     epilog="\b\nExamples:\n  wsclose plot codes logs/ -o codes.svg\n"
     "  wsclose plot timeline logs/ --freq 1h -o week.png\n"
     "  wsclose plot silences captures/ -o silences.pdf --lang th\n"
-    "  wsclose plot life trace.pcap --connection 2026-11-21T15:00 -o life.svg"
+    "  wsclose plot life trace.pcap --connection 20261121T1500 -o life.svg"
 )
 @click.argument("kind", type=click.Choice(PLOTS), metavar="KIND")
 @input_options

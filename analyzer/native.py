@@ -5,11 +5,13 @@ llvmlite alone. A kernel is called with integers and one-dimensional arrays; it 
 and needs no interpreter, so that its object refers to nothing outside but `memcpy` and the like.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,6 +179,19 @@ def build(function: Callable[..., Any], arguments: Sequence[Any]) -> Code:
     return Code(made.fndesc.llvm_func_name, tuple(map(str, kinds)), is_tuple, content)
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold an interrupt back: LLVM calls Python back here, where an exception would be lost."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def load(code: Code, name: str) -> Callable[[Sequence[Any]], Any]:
     """Bring machine code into memory and return what calls it with arguments of the kinds it was built for.
 
@@ -187,8 +202,9 @@ def load(code: Code, name: str) -> Callable[[Sequence[Any]], Any]:
     """
     llvm = _machine()[0]
     engine = _make_engine()
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code.content))
-    engine.finalize_object()
+    with _undisturbed():
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code.content))
+        engine.finalize_object()
     address = engine.get_function_address(code.symbol)
     if not address:
         raise TypeError(f"{name}: its object holds no {code.symbol}")

@@ -215,8 +215,6 @@ def extract(connection: str, **options: Any) -> int:
     given = Inputs(**options)
     if given.output is not None and Path(given.output).suffix.lower() not in ("", ".pcapng"):
         raise UsageError(f"{given.output}: what is written is pcapng; name it .pcapng")
-    if "-" in given.paths:
-        raise UsageError("-: can be read only once, and this reads twice: save the capture to a file")
     row, members, inputs = find_connection(given, connection)
     located = locate(members, row)
     with open_binary(given.output) as file:
@@ -237,6 +235,8 @@ def find_connection(given: Inputs, prefix: str | None) -> tuple[dict[str, Any], 
     from analyzer.connection import find
     from analyzer.series import apart, find_series, from_source
 
+    if "-" in given.paths:
+        raise UsageError("-: can be read only once, and this reads twice: save the capture to a file")
     settings = given.settings()
     sources = analysis.prepare(given.paths, settings)
     refuse_overwriting(given.output, sources)

@@ -290,7 +290,7 @@ class _LogReading:
         }
 
 
-def read_series(members: series.Series, settings: Settings, progress: Progress | None) -> Iterator[Batch]:
+def read_series(members: series.Series, settings: Settings, progress: Progress | None) -> Generator[Batch, None, None]:
     """Read files that may continue one another; the last batch of each holds its row of `inputs`.
 
     Where a file does not continue the one before it, everything that is open ends, as if they were read apart.

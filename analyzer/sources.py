@@ -85,9 +85,10 @@ def sniff(head: bytes, name: str) -> str:
         CaptureError: It is neither.
 
     """
+    if not head and name == STANDARD_INPUT:
+        raise CaptureError(name, "nothing came")
     # under such a name anything else is damage, and the reader says so
-    suffixes = (part.lower().rstrip("0123456789") for part in Path(name).suffixes[-2:])  # .pcap12, .pcap12.gz
-    if is_capture(head) or not CAPTURE_SUFFIXES.isdisjoint(suffixes):
+    if is_capture(head) or _is_named_capture(name):
         return "capture"
     foreign = next((kind for magic, kind in packing.FOREIGN.items() if head.startswith(magic)), None)
     if foreign is not None:
@@ -100,12 +101,18 @@ def sniff(head: bytes, name: str) -> str:
     return "log"
 
 
+def _is_named_capture(name: str) -> bool:
+    """Whether a file is called as captures are: `.pcap`, `.pcap12`, `.pcap12.gz`."""
+    suffixes = (part.lower().rstrip("0123456789") for part in Path(name).suffixes[-2:])
+    return not CAPTURE_SUFFIXES.isdisjoint(suffixes)
+
+
 def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
     """Expand what the user named: files as they are, directories to what is in them, patterns to what matches.
 
     A file that was named is an input whatever it holds; files in a directory count only where they begin like a
-    capture, are named like a log, or cannot be looked at. Links to directories are not followed. A file named twice is
-    read once.
+    capture, are named like a capture or a log, or cannot be looked at. Links to directories are not followed. A file
+    named twice is read once.
 
     Raises:
         UsageError: Nothing was named, a directory holds no input, or a pattern matches nothing.
@@ -151,7 +158,8 @@ def _find_in_directory(name: str, directory: Path) -> list[Source]:
         for file in sorted(files):
             path = Path(root, file)
             head = _look(path)
-            if head is None or is_capture(head) or (head and LOG_NAME.search(file)):
+            is_named = _is_named_capture(file) and path.is_file()
+            if head is None or is_named or is_capture(head) or (head and LOG_NAME.search(file)):
                 inside.append(Source(str(path), path))
             else:
                 n_others += 1

@@ -413,3 +413,41 @@ def test_a_long_report_is_cut_on_a_terminal_only(tmp_path):
     text = wsclose("report", path).stdout.decode()
     assert "and 40 more rows: --format json shows all" in text
     assert len(json.loads(wsclose("report", path, "--format", "json").stdout)["illegal"]) == 60
+
+
+def test_nothing_on_standard_input_is_no_success():
+    """A tcpdump that was refused leaves an empty pipe."""
+    command = [sys.executable, "-m", "analyzer", "report", "-"]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == b"wsclose: -: nothing came\n"
+
+
+def test_a_capture_that_cannot_be_read_is_missed_in_a_directory_too(tmp_path):
+    (tmp_path / "x.pcap").write_bytes((SAMPLES / "normal-1000.pcap").read_bytes())
+    (tmp_path / "y.pcap").write_bytes(b"")
+    command = [sys.executable, "-m", "analyzer", "closes", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert done.returncode == 4
+    assert "y.pcap: failed: empty file" in done.stderr
+
+
+def test_an_interrupt_between_two_steps_loses_nothing(monkeypatch):
+    """Reading is asked for the rest, and for the row of `inputs`, wherever the interrupt met it."""
+    from analyzer import analysis
+    from analyzer.report.counts import Counts
+
+    found, add, calls = analysis.prepare([SAMPLES / "normal-1000.pcap"], analysis.Settings()), Counts.add, []
+
+    def interrupted(self, *batch):
+        add(self, *batch)
+        calls.append(batch)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Counts, "add", interrupted)
+    parts = analysis.fold_sources(found, analysis.Settings())
+    counts = next(parts)
+    assert (counts.n_connections, [row["status"] for row in counts.inputs]) == (1, ["interrupted"])
+    with pytest.raises(KeyboardInterrupt):
+        next(parts)
