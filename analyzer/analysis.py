@@ -89,7 +89,7 @@ def stream_sources(
     found: list[sources.Source], settings: Settings, *, jobs: int = 1, progress: Progress | None = None
 ) -> Iterator[Batch]:
     """Rows of inputs that were found before; arguments as for `stream`."""
-    works = _to_works(found, settings)
+    works = to_works(found, settings)
     workers = pool.n_workers(found, len(works), jobs)
     if workers == 1:
         for members in works:
@@ -120,7 +120,7 @@ def fold_sources(
         progress: As for `stream`.
 
     """
-    works = _to_works(found, settings)
+    works = to_works(found, settings)
     workers = pool.n_workers(found, len(works), jobs)
     if workers == 1:
         for members in works:
@@ -148,7 +148,7 @@ def _rest(batches: Generator[Batch, None, None]) -> Iterator[Batch]:
         yield from batches
 
 
-def _to_works(found: list[sources.Source], settings: Settings) -> list[rotated.Series]:
+def to_works(found: list[sources.Source], settings: Settings) -> list[rotated.Series]:
     """What is read one after the other: files that may continue one another, or single ones."""
     return rotated.find_series(found) if settings.series else rotated.apart(found)
 
@@ -266,7 +266,7 @@ class Analysis:
 
     @cached_property
     def _works(self) -> list[rotated.Series]:
-        return _to_works(self._found, self._settings)
+        return to_works(self._found, self._settings)
 
     @cached_property
     def closes(self) -> "pd.DataFrame":

@@ -23,8 +23,8 @@ from analyzer import native
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 COMPILE_AFTER_PACKETS = 60_000
-"""Interpreted kernels take 50 us a packet, compiling takes 15 s of one core once: past this it has paid within a run
-or two, and every later run starts from the cache."""
+"""Interpreted kernels take 50 us a packet, compiling takes 30 s of one core once: past this it has paid within some
+runs, and every later one starts from the cache."""
 
 INTERPRETED_S = 50e-6
 """Seconds that a packet takes interpreted: input that takes longer, whatever its reason, is compiled sooner."""
@@ -32,7 +32,7 @@ INTERPRETED_S = 50e-6
 LOAD_AFTER_PACKETS = 1_000
 """With a filled cache the compiled kernels are ready in about 0.05 s: 1,000 packets read interpreted take as long."""
 
-LAST_MODULE = f"{__package__}.capture.tracker"
+LAST_MODULE = f"{__package__}.capture.dispatch"
 """The module that imports every other one with kernels."""
 
 CACHES_KEPT = 3
@@ -42,11 +42,12 @@ _plain: dict[tuple[str, str], Callable[..., Any]] = {}
 _rare: set[tuple[str, str]] = set()
 _compiled: dict[tuple[str, str], "Compiled"] = {}
 _dispatchers: dict[tuple[str, str], Any] = {}
-_state = 0
-_is_automatic = True
 
 INTERPRETED, LOADED, COMPILED = 0, 1, 2
 """States: kernels run as written; those that lie in the cache run compiled; all do."""
+
+_state = INTERPRETED
+_is_automatic = True
 
 
 def kernel(function: Function) -> Function:
@@ -76,8 +77,8 @@ def _registered() -> dict[tuple[str, str], Callable[..., Any]]:
 def digest() -> str:
     """Fingerprint of all kernel modules' sources and of the versions that shape compiled code.
 
-    Numba's own cache looks at the caller's file only and misses a change in a callee (measured), so the directory
-    carries this name.
+    The cache's directory carries this name: a kernel holds copies of those it calls, so that a change in any module
+    is a change in all.
     """
     import importlib.metadata  # 17 ms that small inputs need not wait for
 

@@ -14,65 +14,82 @@ if TYPE_CHECKING:
     from analyzer.reading import Settings
 
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+HOSTS = click.option("--host", "hosts", multiple=True, help="Only closes of this host; patterns like '*.example.org'.")
+CODES = click.option(
+    "--code", "codes", multiple=True, metavar="CODE", help="Only this code, range (4000-4999), or none."
+)
+ENDPOINTS = click.option(
+    "--endpoint", "endpoints", type=click.Choice([*map(str, Endpoint)]), multiple=True, help="Whose view."
+)
+PORTS = click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    help="Take connections to this server port for WebSockets even where their handshake was not captured.",
+)
+NO_SERIES = click.option(
+    "--no-series",
+    is_flag=True,
+    help="Read captures apart even where they continue one another (tcpdump -C, -G, dumpcap -b).",
+)
+JOBS = click.option(
+    "-j", "--jobs", type=click.IntRange(1), help="Processes to read many files with. All cores by default."
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format."
+)
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Say what is read.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code.")
+PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+"""What several commands take; the fields of `Inputs` have their names."""
+
+INPUT_OPTIONS: tuple[Decorator, ...] = (
+    HOSTS,
+    CODES,
+    click.option("--since", metavar="TIME", help="Only closes from then on: 2026-11-20 or 2026-11-20T14:30:00Z."),
+    click.option("--until", metavar="TIME", help="Only closes before then."),
+    ENDPOINTS,
+    click.option(
+        "--provenance",
+        "provenances",
+        type=click.Choice([*map(str, Provenance)]),
+        multiple=True,
+        help="How it is known.",
+    ),
+    PORTS,
+    click.option(
+        "--tz", metavar="ZONE", help="Time zone of logs that name none, such as Europe/Vienna. UTC by default."
+    ),
+    click.option(
+        "--formats",
+        "formats",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        multiple=True,
+        help="Directory with further log formats (see: wsclose formats).",
+    ),
+    click.option(
+        "--no-dedupe", is_flag=True, help="A row for each line of a log, also where several tell of one close."
+    ),
+    NO_SERIES,
+    JOBS,
+    OUTPUT,
+    VERBOSE,
+    QUIET,
+    PATHS,
+)
+
+
 def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What every reading command takes."""
-    for decorator in (
-        click.option("--host", "hosts", multiple=True, help="Only closes of this host; patterns like '*.example.org'."),
-        click.option(
-            "--code", "codes", multiple=True, metavar="CODE", help="Only this code, range (4000-4999), or none."
-        ),
-        click.option("--since", metavar="TIME", help="Only closes from then on: 2026-11-20 or 2026-11-20T14:30:00Z."),
-        click.option("--until", metavar="TIME", help="Only closes before then."),
-        click.option(
-            "--endpoint", "endpoints", type=click.Choice([*map(str, Endpoint)]), multiple=True, help="Whose view."
-        ),
-        click.option(
-            "--provenance",
-            "provenances",
-            type=click.Choice([*map(str, Provenance)]),
-            multiple=True,
-            help="How it is known.",
-        ),
-        click.option(
-            "--port",
-            "ports",
-            type=click.IntRange(1, 65535),
-            multiple=True,
-            help="Take connections to this server port for WebSockets even where their handshake was not captured.",
-        ),
-        click.option(
-            "--tz", metavar="ZONE", help="Time zone of logs that name none, such as Europe/Vienna. UTC by default."
-        ),
-        click.option(
-            "--formats",
-            "formats",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            multiple=True,
-            help="Directory with further log formats (see: wsclose formats).",
-        ),
-        click.option(
-            "--no-dedupe", is_flag=True, help="A row for each line of a log, also where several tell of one close."
-        ),
-        click.option(
-            "--no-series",
-            is_flag=True,
-            help="Read captures apart even where they continue one another (tcpdump -C, -G, dumpcap -b).",
-        ),
-        click.option(
-            "-j", "--jobs", type=click.IntRange(1), help="Processes to read many files with. All cores by default."
-        ),
-        click.option(
-            "-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format."
-        ),
-        click.option("-v", "--verbose", is_flag=True, help="Say what is read."),
-        click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code."),
-        click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
-    ):
+    for decorator in INPUT_OPTIONS:
         function = decorator(function)
     return function
 
 
-def format_option(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def format_option(*names: str) -> Decorator:
     """--format with these choices, the first by default."""
     return click.option("--format", "form", type=click.Choice(names), help=f"Output format, {names[0]} by default.")
 

@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyzer.errors import UsageError
-from analyzer.model import CLOSES, End, Endpoint, Evidence, Received, Table
-from analyzer.options import Inputs, format_option, redact_option
+from analyzer.model import CLOSES, End, Evidence, Received, Table
+from analyzer.options import (
+    CODES,
+    ENDPOINTS,
+    HOSTS,
+    JOBS,
+    NO_SERIES,
+    OUTPUT,
+    PATHS,
+    PORTS,
+    QUIET,
+    VERBOSE,
+    Inputs,
+    format_option,
+    redact_option,
+)
 from analyzer.output import (
     INCOMPLETE,
     INTERRUPTED,
@@ -33,14 +47,6 @@ if TYPE_CHECKING:
 LIVE_FORMATS = ("text", "jsonl", "csv")
 
 NO_CLOSE = frozenset({Received.NONE, Received.UNKNOWN})
-
-port_option = click.option(
-    "--port",
-    "ports",
-    type=click.IntRange(1, 65535),
-    multiple=True,
-    help="Take connections to this server port for WebSockets even where their handshake was not captured.",
-)
 
 
 def _complete_interface(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -69,14 +75,14 @@ def _complete_interface(_context: click.Context, _parameter: click.Parameter, in
 @click.option("--filter", "bpf", metavar="BPF", help="Only packets that pass this filter, as for tcpdump.")
 @click.option("--count", type=click.IntRange(1), help="End after so many rows.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End after this time.")
-@click.option("--host", "hosts", multiple=True, help="Only closes of this host; patterns like '*.example.org'.")
-@click.option("--code", "codes", multiple=True, metavar="CODE", help="Only this code, range (4000-4999), or none.")
-@click.option("--endpoint", "endpoints", type=click.Choice([*map(str, Endpoint)]), multiple=True, help="Whose view.")
-@port_option
+@HOSTS
+@CODES
+@ENDPOINTS
+@PORTS
 @redact_option
 @format_option(*LIVE_FORMATS)
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format.")
-@click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code.")
+@OUTPUT
+@QUIET
 def live(
     interfaces: tuple[str, ...],
     bpf: str | None,
@@ -196,13 +202,13 @@ def _stopping(reader: "LiveReader") -> Iterator[Any]:
     "\n\nThe keys stand in the column `connection` of: wsclose connections trace.pcap --format jsonl"
 )
 @click.argument("connection")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@port_option
-@click.option("--no-series", is_flag=True, help="Take captures apart that continue one another.")
-@click.option("-j", "--jobs", type=click.IntRange(1), help="Processes to look through many files with.")
+@PATHS
+@PORTS
+@NO_SERIES
+@JOBS
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, as pcapng.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what is read.")
-@click.option("-q", "--quiet", is_flag=True, help="No messages, only data and the exit code.")
+@VERBOSE
+@QUIET
 def extract(connection: str, **options: Any) -> int:
     """Write the packets of one connection as pcapng, for Wireshark.
 
@@ -233,7 +239,7 @@ def find_connection(given: Inputs, prefix: str | None) -> tuple[dict[str, Any], 
     """
     from analyzer import analysis
     from analyzer.connection import find
-    from analyzer.series import apart, find_series, from_source
+    from analyzer.series import from_source
 
     if "-" in given.paths:
         raise UsageError("-: can be read only once, and this reads twice: save the capture to a file")
@@ -249,5 +255,4 @@ def find_connection(given: Inputs, prefix: str | None) -> tuple[dict[str, Any], 
             rows += batch.connections.take([i for i, key in enumerate(keys) if key.startswith(prefix or "")]).rows()
     refuse_unless_read(inputs, len(inputs))
     row = find(rows, prefix)
-    members = from_source(find_series(sources) if settings.series else apart(sources), row["source"])
-    return row, members, inputs
+    return row, from_source(analysis.to_works(sources, settings), row["source"]), inputs

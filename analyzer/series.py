@@ -7,12 +7,13 @@ than its first packet: whether the next one continues it is asked once it has be
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analyzer.capture.container import Reader, is_capture
+from analyzer import kernel
+from analyzer.capture.container import Chunk, Reader, is_capture
 from analyzer.errors import CaptureError
 from analyzer.sources import Source
 
@@ -125,6 +126,37 @@ def from_source(found: Iterable[Series], name: str) -> Series:
             if member.source.name == name:
                 return members[at:]
     return ()
+
+
+def read_on(members: Series) -> Iterator[tuple[Reader, Chunk]]:
+    """The packets of captures that continue one another, numbered through all of them.
+
+    Ends where a file does not continue the one before it. One that is damaged or cut off gives what can be read, one
+    behind the first that cannot be read at all gives nothing.
+
+    Raises:
+        CaptureError: The first cannot be read, or is no capture.
+
+    """
+    extent: Extent | None = None
+    n_packets = 0
+    for member in members:
+        if extent is not None and not continues(extent, member):
+            return
+        try:
+            with member.source.open() as file:
+                size = member.source.size_bytes() if file.compression == "none" else None
+                reader = Reader(file, member.source.name)
+                for chunk in reader.chunks():
+                    kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
+                    yield reader, chunk._replace(first_packet=n_packets + 1)
+                    n_packets += len(chunk.packets)
+            if reader.first_ns is not None and reader.last_ns is not None:
+                extent = Extent(reader.first_ns, reader.last_ns, reader.link_types)
+        except (CaptureError, OSError) as error:
+            if member is members[0]:
+                why = error.why if isinstance(error, CaptureError) else (error.strerror or str(error)).lower()
+                raise CaptureError(member.source.name, why) from error
 
 
 class _File(NamedTuple):

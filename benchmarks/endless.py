@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
+from make_capture import ACK, ANSWER, HEADERS, PUSH, REQUEST, START_NS, SYN
 
 from analyzer import kernel
 from analyzer.capture.container import Chunk
@@ -19,17 +20,6 @@ from analyzer.model import PACKET, Octets
 
 MOST_GROWTH = 1.02
 CHUNK = 20_000
-START_NS = 1_700_000_000_000_000_000
-SYN, ACK, PUSH = 2, 16, 8
-HEADERS = struct.Struct("!12sHBBHHHBBH4s4sHHIIBBHHH")
-REQUEST = (
-    b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-ANSWER = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-)
 
 
 def packet(flags: int, payload: bytes = b"", *, to_server: bool = True, seq: int = 1000, ack: int = 5001) -> bytes:

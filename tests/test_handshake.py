@@ -12,7 +12,8 @@ from packets import CLIENT, MASK, SERVER, Conversation
 from reading import analyze
 
 from analyzer.capture import container, handshake, tracker
-from analyzer.capture.handshake import MAX_HEAD_BYTES, accept_for, parse_head
+from analyzer.capture.handshake import MAX_HEAD_BYTES
+from analyzer.capture.head import accept_for, check_answer, parse_head, parse_request, parse_response
 
 GET = "GET /chat HTTP/1.1\r\n"
 SWITCHING = "HTTP/1.1 101 Switching Protocols\r\n"
@@ -797,5 +798,5 @@ def test_any_bytes_are_parsed(data):
         line, headers = parse_head(content)
         assert b"\n" not in line
         assert all(name == name.lower() and value == value.strip(b" \t\r") for name, value in headers.items())
-        request, answer = handshake.parse_request(content), handshake.parse_response(content)
-        assert isinstance(handshake.check_answer(request, answer), int)
+        request, answer = parse_request(content), parse_response(content)
+        assert isinstance(check_answer(request, answer), int)

@@ -31,6 +31,7 @@ from reading import analyze
 
 from analyzer.capture import flowtable, handshake, reassemble, tracker
 from analyzer.capture.container import Reader
+from analyzer.capture.head import KEPT_HEAD_BYTES, KEPT_LINE_BYTES, parse_head, parse_request, shorten
 from analyzer.capture.tracker import Tracker
 from analyzer.errors import CaptureError
 from analyzer.knowledge import catalogue
@@ -371,16 +372,16 @@ def test_long_blanks_in_a_header_cost_no_time():
     _, connections = analyze(talk.pcap())
     assert connections[0]["path"] == "/"
     for _ in range(20):
-        handshake.parse_head(head)
+        parse_head(head)
 
 
 def test_kept_heads_are_cut_down_to_what_is_used():
     head = b"GET /chat HTTP/1.1\r\nCookie: " + b"c" * 20000 + b"\r\nHost: example.com\r\nSec-WebSocket-Key: abc\r\n\r\n"
-    short = handshake.shorten(head)
-    assert len(short) < handshake.KEPT_HEAD_BYTES
-    assert handshake.parse_request(short) == handshake.parse_request(head)
+    short = shorten(head)
+    assert len(short) < KEPT_HEAD_BYTES
+    assert parse_request(short) == parse_request(head)
     many = b"GET / HTTP/1.1" + b"\r\nHost: " + b"h" * 5000 + b"\r\nHost: x" * 1000 + b"\r\n\r\n"
-    assert len(handshake.shorten(many)) < 33 * handshake.KEPT_LINE_BYTES
+    assert len(shorten(many)) < 33 * KEPT_LINE_BYTES
 
 
 def test_sections_without_number_are_read_in_one_go():

@@ -4,17 +4,15 @@ Finds them by their segments, so that what is packed into tunnels is found as th
 them. Reads the captures twice: to learn when the TCP connection ends, then to copy.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from analyzer import kernel
-from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.life import NarrowTracker, Wanted, parse_wanted
 from analyzer.capture.tracker import Finished
 from analyzer.capture.writer import PcapngWriter
-from analyzer.errors import CaptureError, UsageError
+from analyzer.errors import UsageError
 from analyzer.model import Octets, Rows
-from analyzer.series import Extent, Series, continues
+from analyzer.series import Series, read_on
 
 ONLY_FLOW = 0
 """A tracker that sees one TCP connection at a time gives the first one this place."""
@@ -45,7 +43,7 @@ def locate(members: Series, connection: Mapping[str, Any]) -> Located:
             raise UsageError(f"{source.name}: can be read only once, and this reads twice: save the capture to a file")
     wanted = parse_wanted(connection)
     scout = _Scout(wanted)
-    for _, chunk in _chunks(members):
+    for _, chunk in read_on(members):
         scout.feed(chunk)
         if scout.last_ns is not None:
             return Located(members, wanted, scout.last_ns)
@@ -66,7 +64,7 @@ def copy_packets(located: Located, out: BinaryIO) -> int:
     picker = _Picker(located)
     n = 0
     interfaces: dict[tuple[str, int, int, str | None], int] = {}
-    for reader, chunk in _chunks(located.members):
+    for reader, chunk in read_on(located.members):
         picker.feed(chunk)
         for number in picker.numbers:
             if number < chunk.first_packet:
@@ -84,30 +82,6 @@ def copy_packets(located: Located, out: BinaryIO) -> int:
         if picker.has_ended:
             break
     return n
-
-
-def _chunks(members: Series) -> Iterator[tuple[Reader, Chunk]]:
-    """All packets of captures that continue one another, of each up to where it is damaged."""
-    extent: Extent | None = None
-    n_packets = 0  # numbered through all files: fragments of a datagram may lie in two
-    for member in members:
-        if extent is not None and not continues(extent, member):
-            return
-        try:
-            with member.source.open() as file:
-                size = member.source.size_bytes() if file.compression == "none" else None
-                reader = Reader(file, member.source.name)
-                for chunk in reader.chunks():
-                    kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
-                    chunk = chunk._replace(first_packet=n_packets + 1)
-                    n_packets += len(chunk.packets)
-                    yield reader, chunk
-            if reader.first_ns is not None and reader.last_ns is not None:
-                extent = Extent(reader.first_ns, reader.last_ns, reader.link_types)
-        except (CaptureError, OSError) as error:
-            if member is members[0]:
-                why = error.why if isinstance(error, CaptureError) else (error.strerror or str(error)).lower()
-                raise CaptureError(member.source.name, why) from error
 
 
 class _Scout(NarrowTracker):

@@ -5,8 +5,8 @@ mirror port say, are recognised by their bytes and do no harm. A datagram that w
 fragments stay in the ring, so that late copies of them do not begin another one.
 
 Overlaps: IPv6 drops the datagram whole (RFC 5722 section 4). RFC 791 section 3.2 lets the later copy win, but hosts
-differ, and Linux drops it since 2018: so on IPv4 fragments may overlap as long as their bytes agree, and a datagram
-whose fragments contradict one another is dropped, because nobody can tell what its receiver made of it.
+differ, and Linux drops it since 2018: so a datagram with fragments that overlap, and are no copies, is dropped on both,
+because nobody can tell what its receiver made of it.
 
 Fragments count as `Counter.FRAGMENT` when they come, and no longer when their datagram becomes whole.
 """
@@ -173,12 +173,11 @@ def compare(
         if other <= start:
             before = at
         if other + other_bytes > start:
-            low = max(start, other)
-            known = min(start + captured_bytes, other + int64(piece["captured_bytes"])) - low
             # only a copy is compared: to compare every overlap took minutes for fragments made to overlap all others
             if other != start or other_bytes != wire_bytes:
                 return CONFLICT, before
-            if not agree(data, off + low - start, pool, int64(piece["pool_pos"]) % len(pool) + low - other, known):
+            known = min(captured_bytes, int64(piece["captured_bytes"]))
+            if not agree(data, off, pool, int64(piece["pool_pos"]) % len(pool), known):
                 return CONFLICT, before
             verdict = COPY
         at = int64(piece["follower"])

@@ -1,22 +1,16 @@
-"""The HTTP/1.1 opening (RFC 6455 section 4, RFC 9112): heads found in a kernel, read in Python.
+"""The HTTP/1.1 opening as the kernel sees it (RFC 6455 section 4, RFC 9112).
 
-The kernel gathers a head from any segmentation and decides only what the frame walk needs: is it an upgrade request,
-is it a 101, where does it end. `parse_request` and `parse_response` read the rest once per connection. Heads are
-bounded in length and in number; bodies are not read.
+Gathers a head from any segmentation and decides only what the frame walk needs: is it an upgrade request, is it a
+101, where does it end. The rest is read in `head`, once per connection. Heads are bounded in length and in number;
+bodies are not read.
 """
-
-import binascii
-import hashlib
-import itertools
-import re
-from typing import NamedTuple
 
 import numpy as np
 
 from analyzer.capture import frames
 from analyzer.capture.flowtable import FRAMES, HTTP, OTHER
 from analyzer.kernel import kernel
-from analyzer.model import HANDSHAKES, Anomaly, Handshake, Octets, Rows, int64
+from analyzer.model import HANDSHAKES, Handshake, Octets, Rows, int64
 
 MAX_HEAD_BYTES = 1 << 15
 """Longest HTTP head that is read; common servers stop at 8 to 32 KiB."""
@@ -64,8 +58,6 @@ DELETE = np.frombuffer(b"delete ", np.uint8)
 OPTIONS = np.frombuffer(b"options ", np.uint8)
 GET = np.frombuffer(b"get ", np.uint8)
 HTTP_VERSION = np.frombuffer(b"http/1.", np.uint8)
-ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""RFC 6455 section 1.3."""
 
 
 @kernel
@@ -483,121 +475,3 @@ def miss_http(
         row["handshake"] = MISSING_HANDSHAKE
         stream["mode"] = FRAMES
         frames.lose_step(sides[2 * connection + 1])
-
-
-KEPT_HEAD_BYTES = 2048
-"""A longer head is cut down to what is used of it: cookies can be long, and every open connection keeps its heads."""
-
-KEPT_LINE_BYTES = 1024
-
-FIELDS = re.compile(rb"(?i)\n(host|user-agent|server|sec-websocket-(?:key|accept|protocol|extensions))[ \t]*:([^\n]*)")
-"""A field line (RFC 9112 section 5) that is used: its name, its value."""
-
-FOLD = re.compile(rb"\r?\n[ \t]+")
-"""Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
-
-KEPT_LINES = 32
-
-
-def shorten(head: bytes) -> bytes:
-    """A head as it is, or if it is long its first line and the headers that are used, each cut to a limit."""
-    if len(head) <= KEPT_HEAD_BYTES:
-        return head
-    first = head[: head.find(b"\n")].rstrip(b"\r")
-    lines = [m.group().rstrip(b"\r")[:KEPT_LINE_BYTES] for m in itertools.islice(FIELDS.finditer(head), KEPT_LINES)]
-    return first[:KEPT_LINE_BYTES] + b"".join(lines) + b"\n\n"
-
-
-class Request(NamedTuple):
-    """What is kept of an upgrade request; text is decoded as ISO 8859-1, which never fails."""
-
-    path: str | None
-    host: str | None
-    user_agent: str | None
-    key: bytes | None
-    protocols: bytes | None
-    extensions: bytes | None
-
-
-class Response(NamedTuple):
-    """What is kept of the answer."""
-
-    is_switch: bool
-    server: str | None
-    protocol: str | None
-    extensions: str | None
-    accept: bytes | None
-
-
-def parse_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Split a head into its first line and the headers that are used; repeated ones are joined by a comma.
-
-    Names are in lower case. Never raises: a line that is no field line is passed over, a folded one joins the one
-    before.
-    """
-    if b"\n " in head or b"\n\t" in head:
-        head = FOLD.sub(b" ", head)
-    headers: dict[bytes, bytes] = {}
-    for name, value in FIELDS.findall(head):
-        name, value = name.lower(), value.strip(b" \t\r")
-        headers[name] = headers[name] + b", " + value if name in headers else value
-    return head.partition(b"\n")[0].rstrip(b"\r"), headers
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
-
-
-def parse_request(head: bytes) -> Request:
-    """Read an upgrade request (RFC 6455 section 4.1)."""
-    line, headers = parse_head(head)
-    words = line.split(b" ", 2)
-    get = headers.get
-    return Request(
-        _text(words[1]) if len(words) > 1 else None,
-        _text(get(b"host")),
-        _text(get(b"user-agent")),
-        get(b"sec-websocket-key"),
-        get(b"sec-websocket-protocol"),
-        get(b"sec-websocket-extensions"),
-    )
-
-
-def parse_response(head: bytes) -> Response:
-    """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
-    line, headers = parse_head(head)
-    get = headers.get
-    return Response(
-        line[9:12] == b"101",
-        _text(get(b"server")),
-        _text(get(b"sec-websocket-protocol")),
-        _text(get(b"sec-websocket-extensions")),
-        get(b"sec-websocket-accept"),
-    )
-
-
-def accept_for(key: bytes) -> bytes:
-    """The Sec-WebSocket-Accept that answers this key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(key + ACCEPT_GUID, usedforsecurity=False).digest()
-    return binascii.b2a_base64(digest, newline=False)
-
-
-def _names(value: bytes) -> set[bytes]:
-    """Names listed in a header, parameters dropped."""
-    return {part.split(b";")[0].strip() for part in value.split(b",")} - {b""}
-
-
-def check_answer(request: Request, response: Response) -> Anomaly:
-    """What in a 101 makes a client fail the connection (RFC 6455 section 4.1); another status has nothing to match."""
-    anomalies = Anomaly.NONE
-    if not response.is_switch:
-        return anomalies
-    if request.key is not None and response.accept != accept_for(request.key):
-        anomalies |= Anomaly.WRONG_ACCEPT
-    for chosen, offered, anomaly in (
-        (response.protocol, request.protocols, Anomaly.UNREQUESTED_SUBPROTOCOL),
-        (response.extensions, request.extensions, Anomaly.UNREQUESTED_EXTENSION),
-    ):
-        if chosen and _names(chosen.encode("latin-1")) - _names(offered or b""):
-            anomalies |= anomaly
-    return anomalies

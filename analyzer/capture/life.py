@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analyzer import kernel, series, sources
-from analyzer.capture import flowtable, frames, handshake, reassemble, tracker
+from analyzer import series, sources
+from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble
 from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.numbering import Numbering
-from analyzer.capture.tracker import STEPWISE, Finished, Tracker
-from analyzer.errors import CaptureError, UsageError
+from analyzer.capture.tracker import Finished, Tracker
+from analyzer.errors import UsageError
 from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Rows, Table
 
 if TYPE_CHECKING:
@@ -156,29 +156,15 @@ def read_life(
 
     """
     follower = _Follower(parse_wanted(connection), ports=ports, max_events=max_events)
-    extent: series.Extent | None = None
-    for member in (series.Member(source), *following):
-        if extent is not None and not series.continues(extent, member):
-            break
-        try:
-            with member.source.open() as file:
-                size = member.source.size_bytes() if file.compression == "none" else None
-                reader = Reader(file, member.source.name)
-                follower.numbering.begin(member.source.name)
-                for chunk in reader.chunks():
-                    kernel.expect(reader.n_packets * (size or reader.n_bytes) // reader.n_bytes)
-                    chunk = chunk._replace(first_packet=follower.numbering.n_packets + 1)
-                    follower.numbering.add(len(chunk.packets))
-                    life = follower.tell(follower.feed(chunk))
-                    if life is not None:
-                        return life
-            if reader.first_ns is not None and reader.last_ns is not None:
-                extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)
-        except (CaptureError, OSError) as error:
-            if member.source is source:
-                if isinstance(error, CaptureError):
-                    raise
-                raise CaptureError(source.name, (error.strerror or str(error)).lower()) from error
+    begun: Reader | None = None
+    for reader, chunk in series.read_on((series.Member(source), *following)):
+        if reader is not begun:
+            begun = reader
+            follower.numbering.begin(reader.source)
+        follower.numbering.add(len(chunk.packets))
+        life = follower.tell(follower.feed(chunk))
+        if life is not None:
+            return life
     return follower.tell(follower.finish()) or Life([], 0)
 
 
@@ -246,7 +232,7 @@ class _Follower(NarrowTracker):
     def __init__(self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int) -> None:
         super().__init__(wanted, ports=ports)
         self.numbering = Numbering()
-        self._opening_state[STEPWISE] = 1
+        self._opening_state[dispatch.STEPWISE] = 1
         self._client_stream = 0 if wanted.client <= wanted.server else 1
         self._max_events = max_events
         self._flow = -1
@@ -300,7 +286,7 @@ class _Follower(NarrowTracker):
             buffer = self._pool.view()
             buffer.flags.writeable = False
         index = int(piece["stream"])
-        tracker.judge_span(
+        dispatch.judge_span(
             buffer,
             int(piece["off"]),
             int(piece["n_bytes"]),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
+from analyzer.capture.head import check_answer, parse_request, parse_response
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import Finished
 from analyzer.knowledge.catalogue import Catalogue
@@ -54,13 +55,13 @@ class _Heads:
     """The openings' heads, read."""
 
     def __init__(self, finished: Finished) -> None:
-        self.requests = [None if head is None else handshake.parse_request(head) for head in finished.requests]
-        self.responses = [None if head is None else handshake.parse_response(head) for head in finished.responses]
+        self.requests = [None if head is None else parse_request(head) for head in finished.requests]
+        self.responses = [None if head is None else parse_response(head) for head in finished.responses]
 
     def check_answers(self) -> list[Anomaly]:
         """What is wrong with each answer."""
         return [
-            Anomaly.NONE if request is None or response is None else handshake.check_answer(request, response)
+            Anomaly.NONE if request is None or response is None else check_answer(request, response)
             for request, response in zip(self.requests, self.responses, strict=True)
         ]
 
