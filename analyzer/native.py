@@ -222,7 +222,8 @@ def load(code: Code, name: str) -> Callable[[Sequence[Any]], Any]:
                 # memory's owner and parent (unused), items, bytes each, address, shape, strides
                 words += (0, 0, n, size, argument.ctypes.data, n, size)
             elif isinstance(argument, np.void):
-                words.append(argument.__array_interface__["data"][0])
+                # 15 times as fast as `__array_interface__`, which describes every field
+                words.append(np.ndarray((1,), np.uint8, argument).ctypes.data)
             else:
                 words.append(int(argument))
         if function is None:
