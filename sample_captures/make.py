@@ -4,8 +4,9 @@
     python sample_captures/make.py --logs [NAME...]     hold the conversations again, keep only what the endpoints log
     python sample_captures/make.py --list
 
-Needs root, tcpdump, dumpcap, tshark, Node and the Python packages of `endpoints/libraries.py`. ws and undici come from
-`NODE_PATH`, or from npm into a temporary directory. Traffic stays on the loopback interface, or in a network namespace.
+Needs root, tcpdump, dumpcap, tshark, editcap, Node and the Python packages of `endpoints/libraries.py`. ws and undici
+come from `NODE_PATH`, or from npm into a temporary directory. Traffic stays on the loopback interface, or in a network
+namespace.
 
 The views in `endpoints/cases.py` were written by hand. A recording that tshark or the endpoints' own APIs do not bear
 out is refused; packet numbers are taken from tshark. Likewise the rows in `endpoints/told.py` for the endpoints' logs:
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 
 from endpoints import conversations, delayed_link, logs
 from endpoints.cases import CASES, DELAYED, Capture, Case
+from endpoints.sealing import Sealing
 from endpoints.stage import Stage
 from endpoints.told import TOLD
 
@@ -59,6 +61,7 @@ class Packet(NamedTuple):
     host: str
     path: str
     subprotocol: str
+    alert: str
 
 
 FIELDS = (
@@ -76,17 +79,68 @@ FIELDS = (
     "http.host",
     "http.request.uri",
     "http.sec_websocket_protocol",
+    "tls.alert_message.desc",
 )
 FIN, RST, ACK = 0x01, 0x04, 0x10
 
 
-def read_with_tshark(path: Path, port: int, protocol: str) -> list[Packet]:
+def run_tshark(path: Path, port: int, protocol: str, keys: Path | None, *options: str) -> list[list[str]]:
+    """Fields of the packets that fit, line by line."""
     command = ["tshark", "-r", str(path), "-d", f"tcp.port=={port},{protocol}", "-T", "fields", "-E", "aggregator=;"]
-    command += [word for name in FIELDS for word in ("-e", name)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    command += ["-o", f"tls.keylog_file:{keys}"] if keys else []
+    lines = subprocess.run([*command, *options], check=True, capture_output=True, text=True).stdout.splitlines()
+    return [line.split("\t") for line in lines]
+
+
+def read_tls(path: Path, port: int, keys: Path | None) -> dict[str, Any]:
+    """What tshark, and OpenSSL's list of names, say of the TLS connection."""
+
+    def find(kind: int, *names: str) -> list[str]:
+        found = run_tshark(path, port, "tls", keys, "-Y", f"tls.handshake.type == {kind}", *fields_of(names))
+        return found[0] if found else [""] * len(names)
+
+    sni, offers = find(1, "tls.handshake.extensions_server_name", "tls.handshake.extensions_alpn_str")
+    suite, version, chosen = find(
+        2,
+        "tls.handshake.ciphersuite",
+        "tls.handshake.extensions.supported_version",
+        "tls.handshake.extensions_alpn_str",
+    )
+    (encrypted,) = find(8, "tls.handshake.extensions_alpn_str")
+    number = int(suite.split(";")[0], 16)
+    listed = ["openssl", "ciphers", "-V", "-stdname", "ALL"]
+    names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\n")
+    (cipher,) = (n.split()[2] for n in names if n.lstrip().startswith(f"0x{number >> 8:02X},0x{number & 255:02X} "))
+    alerts = run_tshark(
+        path,
+        port,
+        "tls",
+        keys,
+        "-Y",
+        "tls.alert_message.desc",
+        *fields_of(("frame.number", "tcp.srcport", "tls.alert_message.level", "tls.alert_message.desc")),
+    )
+    return {
+        "version": "TLSv1.3" if version else "TLSv1.2",
+        "cipher": cipher,
+        "sni": sni,
+        "alpn_offers": [name for name in offers.split(";") if name],
+        "alpn": (chosen or encrypted).split(";")[0] or None,
+        "alerts": [
+            f"{'server' if int(source) == port else 'client'} {level} {number} in packet {packet}"
+            for packet, source, level, number in alerts
+        ],
+    }
+
+
+def fields_of(names: Sequence[str]) -> list[str]:
+    return [word for name in names for word in ("-e", name)]
+
+
+def read_with_tshark(path: Path, port: int, protocol: str, keys: Path | None) -> list[Packet]:
     packets = []
-    for line in lines:
-        number, source, flags, ack, seq, size, opcodes, statuses, reasons, *http = line.split("\t")
+    for line in run_tshark(path, port, protocol, keys, *fields_of(FIELDS)):
+        number, source, flags, ack, seq, size, opcodes, statuses, reasons, *http = line
         packet = Packet(
             int(number),
             "server" if int(source) == port else "client",
@@ -114,6 +168,8 @@ def find_record(packets: Sequence[Packet], record: str) -> Packet | None:
     theirs = [packet for packet in packets if packet.sender == sender]
     if what == "answer":
         return next((packet for packet in reversed(theirs) if packet.http_status), None)
+    if what == "alert":
+        return next((packet for packet in theirs if packet.alert), None)
     return next((packet for packet in theirs if packet.flags & {"fin": FIN, "rst": RST}[what]), None)
 
 
@@ -189,7 +245,7 @@ def drop_options(data: bytes) -> bytes:
             options += bytes(4) if options else b""
             total = fixed + len(options) + 4
             block = block[:4] + struct.pack("<I", total) + block[8:fixed] + options + struct.pack("<I", total)
-        if kind in (0x0A0D0D0A, 1, 6):  # an enhanced packet block stays as it is; statistics and comments go
+        if kind in (0x0A0D0D0A, 1, 6, 10):  # packets and secrets stay as they are; statistics and comments go
             blocks.append(block)
     return b"".join(blocks)
 
@@ -241,7 +297,8 @@ async def record(name: str, case: Case, node_path: str, *, only_logs: bool) -> l
     with tempfile.TemporaryDirectory() as directory, link, logs.collect() as lines:
         path = Path(directory, name)
         recorder = Recorder(case.capture, path, packet_filter)
-        stage = Stage(host, dial, port, node_path, recorder.start, recorder.stop, lines)
+        sealing = Sealing(directory, case.tls, host, trusted=case.handshake != "failed") if case.tls else None
+        stage = Stage(host, dial, port, node_path, recorder.start, recorder.stop, lines, sealing)
         if case.handshake != "missing":
             await recorder.start()
         try:
@@ -250,11 +307,22 @@ async def record(name: str, case: Case, node_path: str, *, only_logs: bool) -> l
                 await stage.reported(*(view.endpoint for view in case.views if programs[view.endpoint] != "raw"))
         finally:
             await recorder.stop()
+        keys = sealing.key_lines if sealing and case.keys else b""
+        key_file = None
+        if keys:
+            key_file = Path(directory, f"{name}.keys")
+            key_file.write_bytes(keys)
+        if case.keys == "inside":
+            with_secrets = Path(directory, "with-secrets")
+            subprocess.run(["editcap", "--inject-secrets", f"tls,{key_file}", path, with_secrets], check=True)
+            path, key_file = with_secrets, None
         data = path.read_bytes()
         if case.capture.container == "pcapng":
             data = drop_options(data)
             path.write_bytes(data)
-        packets = read_with_tshark(path, port, "websocket" if case.handshake == "missing" else "http")
+        protocol = "tls" if case.tls else "websocket" if case.handshake == "missing" else "http"
+        packets = read_with_tshark(path, port, protocol, key_file)
+        tls = read_tls(path, port, key_file) if case.tls else None
     wrong = list(problems(case, packets, stage.api))
     metadata = HERE / f"{name}.toml"
     if only_logs and (committed := tomllib.loads(metadata.read_text(encoding="utf-8"))["api"]) != stage.api:
@@ -266,7 +334,9 @@ async def record(name: str, case: Case, node_path: str, *, only_logs: bool) -> l
     if not wrong:
         if not only_logs:
             (HERE / f"{name}.{case.capture.container}").write_bytes(data)
-            metadata.write_text(to_toml(case, packets, stage.api, data, port), encoding="utf-8")
+            if case.keys == "file":
+                (HERE / f"{name}.keys").write_bytes(keys)
+            metadata.write_text(to_toml(name, case, packets, stage.api, data, port, tls), encoding="utf-8")
         for side in sides:
             (HERE / f"{name}.{side}.log").write_text("\n".join([*lines[side], ""]), encoding="utf-8")
         about, _, _ = metadata.read_text(encoding="utf-8").partition("\n[log.")
@@ -302,10 +372,22 @@ def log_tables(name: str, side: str, program_name: str) -> list[str]:
     return lines if told.row is None else lines + table(f"[log.{side}.row]", told.row._asdict())
 
 
-def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]], data: bytes, port: int) -> str:
+def to_toml(
+    name: str,
+    case: Case,
+    packets: Sequence[Packet],
+    api: dict[str, dict[str, Any]],
+    data: bytes,
+    port: int,
+    tls: dict[str, Any] | None,
+) -> str:
     lines = [f"title = {json.dumps(case.title, ensure_ascii=False)}", f'decision = "{case.decision}"']
     if case.handshake == "missing":
         lines.append(f"ports = [{port}]")
+    if case.tls and case.handshake == "failed":
+        lines.append(f"ws_ports = [{port}]")
+    if case.keys:
+        lines.append(f'keys = "{name}.{"keys" if case.keys == "file" else case.capture.container}"')
 
     recorded = {
         "date": str(datetime.datetime.now(datetime.UTC).date()),
@@ -342,6 +424,7 @@ def to_toml(case: Case, packets: Sequence[Packet], api: dict[str, dict[str, Any]
         "subprotocol": (answer and answer.subprotocol) or None,
     }
     lines += table("[connection]", connection)
+    lines += table("[tls]", tls) if tls else []
     for side, why in case.differences.items():
         lines += table(f"[difference.{side}]", {"why": why})
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ class View(NamedTuple):
     """What one endpoint reports, by the decision table.
 
     `received` and `sent` are a status code, or a word of `model.Received`. `record` names a packet that tshark finds:
-    the sender and `close` (last byte of its first Close), `fin`, `rst` or `answer` (to the upgrade request).
+    the sender and `close` (last byte of its first Close), `fin`, `rst`, `answer` (to the upgrade request) or `alert`.
     """
 
     endpoint: str
@@ -47,6 +47,8 @@ class Case:
         decision: Rows of the decision table for the views.
         end: How TCP ended first and by whom, as `fin client`; or `open`.
         differences: Why an endpoint's API says something else than its view.
+        tls: The version of TLS that is spoken, as `TLSv1.3`.
+        keys: Where the secrets are kept: in a `file` beside the capture, or `inside` of it.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class Case:
         handshake: str = "complete",
         capture: Capture = Capture(),
         differences: Mapping[str, str] = MappingProxyType({}),
+        tls: str = "",
+        keys: str = "",
     ) -> None:
         self.title, self.decision, self.client, self.server, self.views = title, decision, client, server, views
         self.initiator, self.end, self.handshake = initiator, end, handshake
-        self.capture, self.differences = capture, differences
+        self.capture, self.differences, self.tls, self.keys = capture, differences, tls, keys
 
 
 WIRE, MADE_UP, NOT_KNOWN = "wire", "synthesized", "undetermined"
@@ -80,6 +84,7 @@ DELAYED = Capture(options=("-i", "tun0"), link_type="Raw IP", host=delayed_link.
 TOO_BIG = "frame with 4000 bytes exceeds limit of 1024 bytes"
 ANSWER = "record is the answer to the upgrade request: it told the client, before any FIN."
 SO_FAR = "received and sent, and the initiator, say what the capture holds up to its end: no Close so far."
+UNTRUSTED = "The row is given only where the port is known to be a WebSocket server's; the alert told the server."
 NOT_READ = "record is this endpoint's own Close: with it it failed the connection, and read no more."
 
 CASES = {
@@ -502,5 +507,78 @@ CASES = {
         differences={
             "client": "The client received the whole Close; the capture kept its header only.",
         },
+    ),
+    "tls13-normal-1000": Case(
+        "TLS 1.3: the client closes with 1000 and a reason, the server echoes both",
+        "1, 1",
+        "ws",
+        "websockets",
+        View("client", 1000, WIRE, "status", 1000, 1000, "server close", "done"),
+        View("server", 1000, WIRE, "status", 1000, 1000, "client close", "done"),
+        initiator="client",
+        end="fin server",
+        tls="TLSv1.3",
+        keys="file",
+    ),
+    "tls12-app-4000": Case(
+        "TLS 1.2: the server closes with the application's 4000 and a reason",
+        "1, 1",
+        "websockets",
+        "websockets",
+        View("client", 4000, WIRE, "status", 4000, 4000, "server close", "session expired"),
+        View("server", 4000, WIRE, "status", 4000, 4000, "client close", "session expired"),
+        initiator="server",
+        end="fin client",
+        tls="TLSv1.2",
+        keys="file",
+    ),
+    "tls13-empty-close-1005": Case(
+        "TLS 1.3: the client calls close() without a code: a Close without body",
+        "3, 3",
+        "ws",
+        "websockets",
+        View("client", 1005, MADE_UP, "empty_close", "empty", "empty", "server close"),
+        View("server", 1005, MADE_UP, "empty_close", "empty", "empty", "client close"),
+        initiator="client",
+        end="fin server",
+        tls="TLSv1.3",
+        keys="file",
+    ),
+    "tls12-fin-no-close-1006": Case(
+        "TLS 1.2: the server ends the connection by close_notify and FIN, no Close in either direction",
+        "5, 5",
+        "ws",
+        "websockets",
+        View("client", 1006, MADE_UP, "no_close_fin", "none", "none", "server fin"),
+        View("server", 1006, MADE_UP, "no_close_fin", "none", "none", "client fin"),
+        initiator="none",
+        end="fin server",
+        tls="TLSv1.2",
+        keys="file",
+    ),
+    "tls13-secrets-block": Case(
+        "TLS 1.3, its secrets in the capture: the client goes away with 1001",
+        "1, 1",
+        "websockets",
+        "websockets",
+        View("client", 1001, WIRE, "status", 1001, 1001, "server close", "leaving the page"),
+        View("server", 1001, WIRE, "status", 1001, 1001, "client close", "leaving the page"),
+        initiator="client",
+        end="fin client",
+        capture=PCAPNG,
+        tls="TLSv1.3",
+        keys="inside",
+    ),
+    "tls13-unknown-ca": Case(
+        "The client does not trust the server's certificate: TLS fails, nothing is ever asked for",
+        "17, no row",
+        "websockets",
+        "websockets",
+        View("client", 1015, MADE_UP, "tls_alert", "none", "none", "client alert", note=UNTRUSTED),
+        initiator="none",
+        end="fin server",
+        handshake="failed",
+        tls="TLSv1.3",
+        differences={"client": "Nothing was ever open: the API raises an exception of TLS, and has no code."},
     ),
 }

@@ -331,3 +331,37 @@ async def snaplen_cut_close(stage: Stage) -> None:
 
     async with raw.server(stage, text_and_close):
         await stage.node_client(HELLO)
+
+
+async def tls13_normal_1000(stage: Stage) -> None:
+    await normal_1000(stage)
+
+
+async def tls12_app_4000(stage: Stage) -> None:
+    async def talk(connection: Any) -> None:
+        await connection.recv()
+        await connection.close(4000, "session expired")
+
+    async with libraries.websockets_server(stage, talk), libraries.websockets_client(stage) as client:
+        await client.send("hello")
+
+
+async def tls13_empty_close_1005(stage: Stage) -> None:
+    async with libraries.websockets_server(stage):
+        await stage.node_client(HELLO, ["message"], ["wait", 50], ["close"])
+
+
+async def tls12_fin_no_close_1006(stage: Stage) -> None:
+    await fin_no_close_1006(stage)
+
+
+async def tls13_secrets_block(stage: Stage) -> None:
+    async with libraries.websockets_server(stage), libraries.websockets_client(stage) as client:
+        await client.send("hello")
+        await client.recv()
+        await client.close(1001, "leaving the page")
+
+
+async def tls13_unknown_ca(stage: Stage) -> None:
+    async with libraries.websockets_server(stage):
+        await asyncio.to_thread(libraries.websockets_blocking_client, stage)

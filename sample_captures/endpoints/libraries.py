@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -17,6 +18,7 @@ from endpoints.stage import Stage
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import Server, serve
+from websockets.sync.client import connect as connect_blocking
 
 CLIENT_LOG, SERVER_LOG = logging.getLogger("chat.client"), logging.getLogger("chat.server")
 
@@ -46,19 +48,28 @@ async def websockets_server(stage: Stage, script: Script = nothing, **options: A
             async for message in connection:
                 await connection.send(f"{len(message)} received")
 
-    async with serve(handler, stage.host, stage.port, **options) as server:
+    async with serve(handler, stage.host, stage.port, **stage.server_options, **options) as server:
         yield server
 
 
 @asynccontextmanager
 async def websockets_client(stage: Stage, path: str = "/chat", **options: Any) -> AsyncIterator[ClientConnection]:
     """websockets: the block talks; afterwards the client listens until the connection ends."""
-    async with connect(stage.url(path), proxy=None, **options) as connection:
+    async with connect(stage.url(path), proxy=None, **stage.client_options, **options) as connection:
         with suppress(websockets.ConnectionClosed):
             yield connection
             async for _ in connection:
                 pass
         await _report_websockets(stage, "client", connection)
+
+
+def websockets_blocking_client(stage: Stage, path: str = "/chat") -> None:
+    """websockets without asyncio, for a connection that fails: asyncio ends TCP without sending the TLS alert."""
+    try:
+        connect_blocking(stage.url(path), proxy=None, **stage.client_options).close()
+    except ssl.SSLError as error:
+        CLIENT_LOG.error("cannot connect: %s", error)
+        stage.report("client", code=None, detail=f"{type(error).__name__}: {error}")
 
 
 async def _listen(log: logging.Logger, connection: Any) -> dict[str, Any]:

@@ -57,7 +57,8 @@ setTimeout(() => process.exit(1), 20000);
 if (role === "client") {
   const [url, steps, subprotocol] = rest;
   const WebSocket = library === "ws" ? require("ws") : require("undici").WebSocket;
-  const socket = subprotocol ? new WebSocket(url, subprotocol) : new WebSocket(url);
+  const { SERVER_NAME: servername } = process.env; // TLS, ws only
+  const socket = new WebSocket(url, ...(subprotocol ? [subprotocol] : []), ...(servername ? [{ servername }] : []));
   keepLog(library, socket);
   report(socket, () => setTimeout(() => process.exit(0), 100));
   socket.addEventListener("open", () => run(socket, JSON.parse(steps)));

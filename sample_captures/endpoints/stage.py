@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from endpoints import logs
+from endpoints import logs, sealing
+from endpoints.sealing import Sealing
 
 NODE_ENDPOINT = Path(__file__).with_name("node_endpoint.js")
 
@@ -29,6 +30,7 @@ class Stage:
         start_capture: Does nothing while capturing.
         stop_capture: Does nothing while not capturing.
         lines: What either side logs.
+        sealing: TLS, if it is spoken.
     """
 
     host: str
@@ -38,6 +40,7 @@ class Stage:
     start_capture: Callable[[], Awaitable[None]]
     stop_capture: Callable[[], Awaitable[None]]
     lines: dict[str, list[str]]
+    sealing: Sealing | None = None
     api: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -49,7 +52,17 @@ class Stage:
         return f"[{self.dial}]:{self.port}" if ":" in self.dial else f"{self.dial}:{self.port}"
 
     def url(self, path: str = "/chat") -> str:
-        return f"ws://{self.authority}{path}"
+        return f"{'wss' if self.sealing else 'ws'}://{self.authority}{path}"
+
+    @property
+    def server_options(self) -> dict[str, Any]:
+        """TLS for a Python server, if it is spoken."""
+        return {"ssl": self.sealing.server} if self.sealing else {}
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """TLS for a Python client, if it is spoken."""
+        return {"ssl": self.sealing.client, "server_hostname": sealing.NAME} if self.sealing else {}
 
     def report(self, side: str, *, code: int | None, reason: str | None = None, detail: str | None = None) -> None:
         """Keep what the API of one endpoint said; null fields are left out, TOML has no null."""
@@ -62,6 +75,10 @@ class Stage:
 
     def _node(self, *arguments: str) -> Any:
         environment = {**os.environ, "NODE_PATH": self.node_path}
+        if self.sealing:
+            environment["SERVER_NAME"] = sealing.NAME
+            if self.sealing.trusted:
+                environment["NODE_EXTRA_CA_CERTS"] = str(self.sealing.certificate)
         pipe = asyncio.subprocess.PIPE
         command = ["node", str(NODE_ENDPOINT), *arguments]
         return asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)

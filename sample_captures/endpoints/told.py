@@ -106,4 +106,18 @@ TOLD = {
     ("capture-begins-later", "client"): Told(Row("client", 3000, WIRE, 3000, "unauthorized", "client")),
     ("capture-begins-later", "server"): Told(Row("server", 3000, WIRE, 3000, "unauthorized", "client")),
     ("snaplen-cut-close", "client"): Told(Row(EVENT, 1013, STATED, reason="try again later")),
+    ("tls13-normal-1000", "client"): Told(Row(EVENT, 1000, STATED, reason="done")),
+    ("tls13-normal-1000", "server"): Told(Row("server", 1000, WIRE, 1000, "done", "client")),
+    ("tls12-app-4000", "client"): Told(Row("client", 4000, WIRE, 4000, "session expired", "server")),
+    ("tls12-app-4000", "server"): Told(Row("server", 4000, WIRE, 4000, "session expired", "server")),
+    ("tls13-empty-close-1005", "client"): Told(Row(EVENT, 1005, MADE_UP)),
+    ("tls13-empty-close-1005", "server"): Told(Row("server", 1005, MADE_UP, initiator="client")),
+    ("tls12-fin-no-close-1006", "client"): Told(Row(EVENT, 1006, MADE_UP)),
+    ("tls12-fin-no-close-1006", "server"): Told(Row("server", 1006, MADE_UP, initiator="none")),
+    ("tls13-secrets-block", "client"): Told(Row("client", 1001, WIRE, 1001, "leaving the page", "client")),
+    ("tls13-secrets-block", "server"): Told(Row("server", 1001, WIRE, 1001, "leaving the page", "client")),
+    ("tls13-unknown-ca", "client"): Told(
+        None, "The API raises an exception; nothing had been open, so there is no row."
+    ),
+    ("tls13-unknown-ca", "server"): Told(None),
 }

@@ -1,0 +1,125 @@
+"""What the two hellos of a TLS connection agreed on, and the keys that follow from it and from a key log."""
+
+import hashlib
+from typing import NamedTuple
+
+from analyzer.capture import cipher, hello, keylog, suite
+from analyzer.capture.half import DATA_EPOCH, EARLY_EPOCH
+from analyzer.capture.keylog import KeyLog, name_session
+
+MAX_NAMES = 8
+"""Session IDs and tickets of one connection."""
+
+
+class Keys(NamedTuple):
+    """What opens records of one direction; the secret is empty before TLS 1.3."""
+
+    opener: cipher.Opener
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "<Keys>"
+
+
+class Agreement:
+    """The hellos of one connection, and the secrets that a key log has for them.
+
+    Attributes:
+        lacks: A secret that would be needed was not there when it was asked for.
+        is_full: The handshake resumes no session (TLS 1.2).
+        has_proof: A record was opened under the master secret.
+    """
+
+    def __init__(self, keys: KeyLog) -> None:
+        self.client: hello.ClientHello | None = None
+        self.server: hello.ServerHello | None = None
+        self.suite: suite.Suite | None = None
+        self.is_13 = self.lacks = self.is_full = self.has_proof = False
+        self._keys = keys
+        self._master = b""
+        self._names: list[bytes] = []
+
+    def set_client(self, client: hello.ClientHello) -> None:
+        """Take a ClientHello."""
+        self.client = client._replace(ticket=name_session(client.ticket) if client.ticket else b"")  # may be long
+        self.is_full = False
+
+    def set_server(self, server: hello.ServerHello) -> None:
+        """Take a ServerHello, or a HelloRetryRequest."""
+        self.server = server
+        self.is_13 = server.version == suite.TLS_1_3
+        known = suite.SUITES.get(server.suite) if server.can_open else None
+        is_suite_13 = known is not None and known.name.startswith(("TLS_AES", "TLS_CHACHA20"))
+        fits = is_suite_13 if self.is_13 else suite.TLS_1_0 <= server.version <= suite.TLS_1_2 and not is_suite_13
+        self.suite = known if fits else None
+        if server.session_id and not self.is_13:
+            self.note_name(server.session_id)
+
+    def has_secrets(self) -> bool:
+        """Whether the key log has anything for this connection."""
+        return self.client is not None and (self._keys.find(self.client.random) is not None or bool(self._recall()))
+
+    def find_keys(self, epoch: int, *, is_client: bool) -> Keys | None:
+        """The keys of a direction in an epoch; None where a secret is missing (`lacks`) or never can be used."""
+        client, server, agreed = self.client, self.server, self.suite
+        if client is None or server is None or agreed is None:
+            return None
+        secrets = self._keys.find(client.random) or {}
+        if self.is_13:
+            if epoch == EARLY_EPOCH:
+                label = keylog.EARLY
+            else:
+                label = (keylog.TRAFFIC if epoch == DATA_EPOCH else keylog.HANDSHAKE)[0 if is_client else 1]
+            secret = secrets.get(label, b"")
+            # a line of a file that is being written may end too early
+            if len(secret) != hashlib.new(agreed.hash_name).digest_size:
+                self.lacks = True
+                return None
+            opener = cipher.make_opener_13(agreed, secret)
+            return Keys(opener, secret) if opener else None
+        master = secrets.get(keylog.MASTER) or self._recall()
+        if not master:
+            self.lacks = True
+            return None
+        if master != self._master:
+            self._master, self.has_proof = master, False
+        seed = server.random + client.random
+        opener = cipher.make_opener_12(
+            agreed, server.version, master, seed, is_client=is_client, is_mac_last=server.is_mac_last
+        )
+        return Keys(opener, b"") if opener else None
+
+    def update(self, secret: bytes) -> Keys | None:
+        """The keys that follow a KeyUpdate."""
+        if self.suite is None:
+            return None
+        secret = cipher.update_secret(self.suite, secret)
+        opener = cipher.make_opener_13(self.suite, secret)
+        return Keys(opener, secret) if opener else None
+
+    @property
+    def shows_sizes(self) -> bool:
+        """Whether a record's length tells how much it holds."""
+        return not self.is_13 and self.suite is not None and self.suite.mode != "cbc"
+
+    def note_name(self, session: bytes) -> None:
+        """A session ID or a ticket that stands for this connection's master secret."""
+        if len(self._names) < MAX_NAMES:
+            self._names.append(name_session(session))
+        if self.has_proof:
+            self._keys.remember(name_session(session), self._master)
+
+    def prove(self) -> None:
+        """A record was opened: the master secret is the right one, and may be resumed."""
+        if not self.has_proof and not self.is_13:
+            self.has_proof = True
+            for name in self._names:
+                self._keys.remember(name, self._master)
+
+    def _recall(self) -> bytes | None:
+        """The master secret of the TLS 1.2 session that this connection resumes (RFC 5246 section 7.3, RFC 5077)."""
+        if self.client is None or self.server is None or self.is_13 or self.is_full:
+            return None
+        session_id = self.client.session_id
+        found = self._keys.recall(name_session(session_id)) if session_id == self.server.session_id != b"" else None
+        return found or (self._keys.recall(self.client.ticket) if self.client.ticket else None)
