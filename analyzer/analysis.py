@@ -18,6 +18,7 @@ from analyzer import series as rotated
 from analyzer.capture.container import Reader
 from analyzer.capture.tracker import MAX_FLOWS, Tracker
 from analyzer.errors import CaptureError
+from analyzer.keys import check_keys
 from analyzer.knowledge import catalogue as knowledge
 from analyzer.logs import catalogue as formats_catalogue
 from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS, Table
@@ -45,6 +46,9 @@ def stream(
     tz: str | None = None,
     dedupe: bool = True,
     series: bool = True,
+    keys: Iterable[Path] = (),
+    ws_hosts: tuple[str, ...] = (),
+    ws_ports: tuple[int, ...] = (),
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
@@ -58,28 +62,57 @@ def stream(
         tz: Time zone of logs that name none, such as `Europe/Vienna`; UTC is assumed without it.
         dedupe: Whether lines of a log about one close become one row.
         series: Whether captures that continue one another (`tcpdump -C`, `-G`, `dumpcap -b`) are analysed as one.
+        keys: Key log files (`SSLKEYLOGFILE`) that open TLS; those in a pcapng file are found there.
+        ws_hosts: Server names whose TLS carries WebSockets even where nothing opens it; patterns such as
+            `*.example.org` among them.
+        ws_ports: Server ports of which the same is said.
         jobs: Processes that may read side by side; rows come in the same order whatever their number.
         progress: Told after every chunk, or every file where several are read at once, how far it is read.
 
     Raises:
-        UsageError: Nothing to read, or no such time zone. A file that cannot be read raises nothing: its row of
-            `inputs` says so.
+        UsageError: Nothing to read, no such time zone, or a key log that cannot be read. Another file that cannot be
+            read raises nothing: its row of `inputs` says so.
         CatalogueError: A log format is broken.
 
     """
-    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe, series=series)
+    settings = _settings(ports, max_flows, formats, tz, dedupe, series, keys, ws_hosts, ws_ports)
     yield from stream_sources(prepare(paths, settings), settings, jobs=jobs, progress=progress)
+
+
+def _settings(
+    ports: tuple[int, ...],
+    max_flows: int,
+    formats: Iterable[Path],
+    tz: str | None,
+    dedupe: bool,
+    series: bool,
+    keys: Iterable[Path],
+    ws_hosts: tuple[str, ...],
+    ws_ports: tuple[int, ...],
+) -> Settings:
+    return Settings(
+        ports=ports,
+        max_flows=max_flows,
+        formats=tuple(map(pathlib.Path, formats)),
+        tz=tz,
+        dedupe=dedupe,
+        series=series,
+        keys=tuple(map(pathlib.Path, keys)),
+        ws_hosts=ws_hosts,
+        ws_ports=ws_ports,
+    )
 
 
 def prepare(paths: Iterable[Path], settings: Settings) -> list[sources.Source]:
     """Find the inputs, and see that the settings hold before anything is read.
 
     Raises:
-        UsageError: Nothing to read, or no such time zone.
+        UsageError: Nothing to read, no such time zone, or a key log that cannot be read.
         CatalogueError: A log format is broken.
 
     """
     settings.zone()
+    check_keys(settings.keys)
     if settings.formats:
         formats_catalogue.load(*settings.formats)
     return sources.find_sources(paths)
@@ -314,6 +347,7 @@ class Analysis:
             rotated.from_source(self._works, row["source"]),
             language=language.load(lang),
             ports=self._settings.ports,
+            keys=self._settings.keys,
         )
 
     def report(
@@ -394,6 +428,9 @@ def read(
     tz: str | None = None,
     dedupe: bool = True,
     series: bool = True,
+    keys: Iterable[Path] = (),
+    ws_hosts: tuple[str, ...] = (),
+    ws_ports: tuple[int, ...] = (),
     jobs: int = 1,
     progress: bool = True,
 ) -> Analysis:
@@ -407,6 +444,9 @@ def read(
         tz: See there.
         dedupe: See there.
         series: See there.
+        keys: See there.
+        ws_hosts: See there.
+        ws_ports: See there.
         jobs: See there.
         progress: Whether a line in a notebook or on a terminal shows how far reading is, once it takes long.
 
@@ -416,7 +456,7 @@ def read(
         CaptureError: Not one input could be read.
 
     """
-    settings = Settings(ports, max_flows, tuple(pathlib.Path(one) for one in formats), tz, dedupe, series=series)
+    settings = _settings(ports, max_flows, formats, tz, dedupe, series, keys, ws_hosts, ws_ports)
     found = prepare(paths, settings)
     analysis = Analysis(found, settings)
     with contextlib.closing(choose(len(found), sources.total_bytes(found))) as shown:
@@ -428,7 +468,9 @@ def read(
     return analysis
 
 
-def read_packets(packets: "Packets", *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> Analysis:
+def read_packets(
+    packets: "Packets", *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS, keys: Iterable[Path] = ()
+) -> Analysis:
     """Read scapy packets: a `PacketList`, what `sniff` or `rdpcap` give, or a generator such as `PcapReader`.
 
     They are read one after the other in bounded memory, and may be of different link types. The column `source` calls
@@ -439,14 +481,15 @@ def read_packets(packets: "Packets", *, ports: tuple[int, ...] = (), max_flows: 
             that of the one before it; one that cannot be built is counted in `inputs` as one with a cut header.
         ports: As for `stream`.
         max_flows: As for `stream`.
+        keys: As for `stream`.
 
     Raises:
-        UsageError: Something among them is no packet.
+        UsageError: Something among them is no packet, or a key log cannot be read.
 
     """
     from analyzer.capture.scapy_io import PacketReader
 
-    settings = Settings(ports, max_flows)
+    settings = Settings(ports, max_flows, keys=tuple(map(pathlib.Path, keys)))
     analysis = Analysis((), settings)
     for batch in read_chunks(PacketReader(packets), "packets", settings):
         analysis.add(batch)

@@ -425,7 +425,7 @@ def _draw_life(
     if freq is not None:
         raise UsageError(f"--freq goes with timeline, not with {kind}")
     row, members, inputs = find_connection(given, prefix)
-    return Connection(row, [], members, language=language, ports=given.ports).plot(), inputs
+    return Connection(row, [], members, language=language, ports=given.ports, keys=given.keys).plot(), inputs
 
 
 cli.add_command(live)

@@ -2,6 +2,7 @@
 
 import html
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,14 @@ class Connection:
         *,
         language: Language,
         ports: tuple[int, ...] = (),
+        keys: Sequence[Path] = (),
     ) -> None:
         self.row = row
         self.closes = closes
         self._members = members
         self._language = language
         self._ports = ports
+        self._keys = keys
 
     @cached_property
     def life(self) -> "Life":
@@ -59,7 +62,7 @@ class Connection:
         from analyzer.capture.life import read_life
 
         members = self._captures()
-        return read_life(members[0].source, self.row, ports=self._ports, following=members[1:])
+        return read_life(members[0].source, self.row, ports=self._ports, keys=self._keys, following=members[1:])
 
     def extract(self, path: str | os.PathLike[str]) -> int:
         """Write its packets to a pcapng file, for Wireshark; returns how many there are.

@@ -289,6 +289,7 @@ FLOW = np.dtype(
         ("ordinal", "i4"),
         ("unanswered", "i4"),
         ("candidate", "i4"),
+        ("layer", "i4"),
         ("was_dropped", "i1"),
         ("state", "i1"),
         ("kind", "i1"),
@@ -296,7 +297,7 @@ FLOW = np.dtype(
     align=True,
 )
 """One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests.
-`candidate` is the CONNECTION of frames without a handshake while it is not recognised."""
+`candidate` is the CONNECTION of frames without a handshake while it is not recognised, `layer` the LAYER around it."""
 
 STREAM = np.dtype(
     [
@@ -367,6 +368,83 @@ SPAN = np.dtype(
 )
 """Bytes of one stream in order, `kind` says where they are: in the chunk, in the pool, or missing."""
 
+LAYER = np.dtype(
+    [
+        ("flow", "i4"),
+        ("kind", "i1"),
+        ("depth", "i1"),
+        ("client", "i1"),
+        ("in_use", "i1"),
+    ],
+    align=True,
+)
+"""TLS or HTTP/2 on a TCP connection, what it wraps being read from there on. `depth` is how much of it is handed on,
+`client` the direction of the client, -1 while unknown."""
+
+CUTTER = np.dtype(
+    [
+        ("off", "i8"),
+        ("left_bytes", "i4"),
+        ("body_bytes", "i4"),
+        ("version", "u2"),
+        ("kind", "u1"),
+        ("first", "u1"),
+        ("have_bytes", "i1"),
+        ("walk", "i1"),
+        ("is_cut", "i1"),
+        ("n_hellos", "i1"),
+        ("header", "u1", (5,)),
+    ],
+    align=True,
+)
+"""One direction of a LAYER: the record under way, whose body is gathered at `off` in the arena (-1: nowhere)."""
+
+RECORD = np.dtype(
+    [
+        ("off", "i8"),
+        ("n_bytes", "i8"),
+        ("end_pos", "i8"),
+        ("ack_pos", "i8"),
+        ("ts_ns", "i8"),
+        ("packet", "i8"),
+        ("stream", "i4"),
+        ("layer", "i4"),
+        ("version", "u2"),
+        ("kind", "u1"),
+        ("is_whole", "i1"),
+    ],
+    align=True,
+)
+"""A TLS record (RFC 8446 section 5.1), or bytes of HTTP/2 as they came; `off` is where its body lies in the arena."""
+
+LANE = np.dtype(
+    [
+        ("seq", "i8"),
+        ("next_seq", "i8"),
+        ("begin", "i8"),
+        ("stop", "i8"),
+        ("n_blocks", "i8"),
+        ("most_blocks", "i8"),
+        ("first_block", "i8"),
+        ("sum_block", "i8"),
+        ("sum_blocks", "i8"),
+        ("end_pos", "i8"),
+        ("ack_pos", "i8"),
+        ("ts_ns", "i8"),
+        ("packet", "i8"),
+        ("is_fast", "i1"),
+        ("is_13", "i1"),
+        ("is_used", "i1"),
+        ("key_bytes", "i1"),
+        ("iv", "u1", (12,)),
+        ("explicit", "u1", (8,)),
+        ("key", "u1", (32,)),
+    ],
+    align=True,
+)
+"""One direction of a LAYER whose records are opened many at a time: its keys, the number of its next record, where the
+last one stood. What stands between `next_seq` and `sum_blocks`, and `is_used`, is of the records under way alone."""
+
 CONNECTION = np.dtype(
     [
         ("opened_ns", "i8"),
@@ -379,6 +457,7 @@ CONNECTION = np.dtype(
         ("answers_before", "i4"),
         ("ordinal", "i4"),
         ("status", "i4"),
+        ("http2_stream", "i4"),
         ("client_stream", "i1"),
         ("handshake", "i1"),
         ("allowed_rsv", "i1"),
@@ -387,7 +466,7 @@ CONNECTION = np.dtype(
     ],
     align=True,
 )
-"""One WebSocket connection while it lives."""
+"""One WebSocket connection while it lives; `http2_stream` is 0 where it has TCP, or TLS, for itself."""
 
 MAX_CLOSE_BODY_BYTES = 125
 """A control frame's payload (RFC 6455 section 5.5); more of a broken Close is not kept."""
@@ -432,6 +511,58 @@ SIDE = np.dtype(
 )
 """What one side of a WebSocket connection sent: the state of its frame walk, counters, its first Close."""
 
+RECENT_RECORDS, RECORD_PAIRS = 6, 6
+"""How many of its last records each side of a sealed connection keeps, and how many kinds of question and answer."""
+
+SEALED = np.dtype(
+    [
+        ("records", "i8"),
+        ("padding", "i8"),
+        ("request_bytes", "i4"),
+        ("response_bytes", "i4"),
+        ("turns", "i4"),
+        ("short_turns", "i4"),
+        ("shortish_turns", "i4"),
+        ("requests", "i4"),
+        ("phase", "i1"),
+        ("last_direction", "i1"),
+        ("misses", "i1", (2,)),
+        ("last_pair", "i1", (2,)),
+        ("recent_ns", "i8", (2, RECENT_RECORDS)),
+        ("recent_packet", "i8", (2, RECENT_RECORDS)),
+        ("recent_end_pos", "i8", (2, RECENT_RECORDS)),
+        ("recent_ack_pos", "i8", (2, RECENT_RECORDS)),
+        ("recent_order", "i8", (2, RECENT_RECORDS)),
+        ("recent_bytes", "i4", (2, RECENT_RECORDS)),
+        ("recent_kind", "i1", (2, RECENT_RECORDS)),
+        ("n_recent", "i8", (2,)),
+        ("pair_question", "i4", (RECORD_PAIRS,)),
+        ("pair_answer", "i4", (RECORD_PAIRS,)),
+        ("pair_count", "i4", (RECORD_PAIRS,)),
+        ("pair_ns", "i8", (RECORD_PAIRS,)),
+        ("pair_period_ns", "i8", (RECORD_PAIRS,)),
+        ("pair_steady", "i4", (RECORD_PAIRS,)),
+        ("pair_asker", "i1", (RECORD_PAIRS,)),
+    ],
+    align=True,
+)
+"""What is kept of one TLS connection that cannot be opened (RFC 8446, RFC 5246): sizes, times and order of records.
+Direction 0 is the client. `padding` is the greatest common divisor of what a TLS 1.3 record holds, `short_turns` count
+turns of the client that begin too small for an HTTP request, `last_pair` says which question and answer (from 1) the
+last record of a side belongs to."""
+
+SEALED_END = np.dtype(
+    [
+        ("fin_ns", "i8"),
+        ("fin_packet", "i8"),
+        ("rst_ns", "i8"),
+        ("rst_packet", "i8"),
+        ("is_complete", "?"),  # every byte up to the end of this direction was seen, and every byte read as records
+    ],
+    align=True,
+)
+"""How one side of a sealed connection ended; packet 0 where it did not."""
+
 OPENING = np.dtype(
     [
         ("connection", "i4"),
@@ -464,6 +595,7 @@ SENT = np.dtype(
         ("rst_acks", "?"),  # its RST carries an acknowledgement
         ("rst_behind_close", "?"),  # its RST stands behind its Close, in whatever order they were captured
         ("tail_missing", "?"),  # bytes at the end of what it sent were not captured
+        ("by_stream", "?"),  # its FIN and RST are END_STREAM and RST_STREAM of an HTTP/2 stream
     ]
 )
 """Facts about what one side sent, from which `verdict.classify` decides the other side's view."""
@@ -622,12 +754,16 @@ INPUTS = (
     Column("skipped_waiting_fragments", "int", "IP fragments dropped because too many were waiting"),
     Column("skipped_cut_header", "int", "packets whose TCP header was not captured"),
     Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
-    Column("skipped_encrypted", "int", "TCP connections that carry TLS"),
+    Column("skipped_encrypted", "int", "TCP connections that carry TLS, and that no keys opened"),
     Column("skipped_midstream", "int", "TCP connections with data, begun before the capture, not recognised"),
     Column("skipped_candidates", "int", "segments not looked at for frames: too many connections were being looked at"),
     Column("skipped_evicted", "int", "TCP connections dropped because too many were open at once"),
     Column("skipped_parked", "int", "segments dropped because too much arrived out of order"),
     Column("skipped_heads", "int", "HTTP heads dropped for their length or number"),
+    Column("skipped_layers", "int", "TCP connections not looked into: too many with TLS or HTTP/2 were open at once"),
+    Column("skipped_records", "int", "TLS records dropped because too many were incomplete at once"),
+    Column("skipped_streams", "int", "HTTP/2 streams and header blocks dropped for their size or number"),
+    Column("skipped_requests", "int", "HTTP/2 requests and answers not read: bytes before them are missing"),
     Column("skipped_long_lines", "int", "lines of a log too long to be read whole; their rest was skipped"),
     Column("skipped_unopened", "int", "lines that end what a log does not show to have been opened"),
     Column("status", "enum", "ok, cut (last record cut off), damaged, failed, interrupted"),
@@ -641,7 +777,7 @@ a path stands without its query."""
 
 LIMITS = (
     *("skipped_waiting_fragments", "skipped_candidates", "skipped_evicted", "skipped_parked", "skipped_heads"),
-    "skipped_long_lines",
+    *("skipped_layers", "skipped_records", "skipped_streams", "skipped_long_lines"),
 )
 """Columns of `inputs` that count what a limit of this program dropped."""
 

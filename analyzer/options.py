@@ -1,5 +1,6 @@
 """What commands are asked for: the options that several of them share, and what they mean."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,27 @@ NO_SERIES = click.option(
 JOBS = click.option(
     "-j", "--jobs", type=click.IntRange(1), help="Processes to read many files with. All cores by default."
 )
+KEYS = click.option(
+    "--keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Key log that opens TLS (NSS format); SSLKEYLOGFILE by default. Keys in pcapng files are found.",
+)
+WS_HOSTS = click.option(
+    "--ws-host",
+    "ws_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Take TLS to this server name for a WebSocket even where no key opens it; patterns like '*.example.org'.",
+)
+WS_PORTS = click.option(
+    "--ws-port",
+    "ws_ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    help="Take TLS to this server port for a WebSocket even where no key opens it.",
+)
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(dir_okay=False), help="Write here; the suffix names the format."
 )
@@ -60,6 +82,9 @@ INPUT_OPTIONS: tuple[Decorator, ...] = (
         help="How it is known.",
     ),
     PORTS,
+    KEYS,
+    WS_HOSTS,
+    WS_PORTS,
     click.option(
         "--tz", metavar="ZONE", help="Time zone of logs that name none, such as Europe/Vienna. UTC by default."
     ),
@@ -115,11 +140,20 @@ def spoken(lang: str | None) -> "Language":
     return languages.load(languages.from_environment() if lang is None else lang)
 
 
+def keys_from_environment() -> tuple[Path, ...]:
+    """The key log that programs on this machine write (SSLKEYLOGFILE), if there is one yet."""
+    named = os.environ.get("SSLKEYLOGFILE")
+    return (Path(named),) if named and os.access(named, os.R_OK) and Path(named).is_file() else ()
+
+
 class Inputs(NamedTuple):
     """What `input_options` gathers."""
 
     paths: tuple[str, ...]
     ports: tuple[int, ...] = ()
+    keys: tuple[Path, ...] = ()
+    ws_hosts: tuple[str, ...] = ()
+    ws_ports: tuple[int, ...] = ()
     tz: str | None = None
     formats: tuple[Path, ...] = ()
     no_dedupe: bool = False
@@ -142,6 +176,9 @@ class Inputs(NamedTuple):
 
         settings = Settings(
             ports=self.ports,
+            keys=self.keys or keys_from_environment(),
+            ws_hosts=self.ws_hosts,
+            ws_ports=self.ws_ports,
             formats=self.formats,
             tz=self.tz,
             dedupe=not self.no_dedupe,

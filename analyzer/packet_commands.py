@@ -15,12 +15,15 @@ from analyzer.options import (
     ENDPOINTS,
     HOSTS,
     JOBS,
+    KEYS,
     NO_SERIES,
     OUTPUT,
     PATHS,
     PORTS,
     QUIET,
     VERBOSE,
+    WS_HOSTS,
+    WS_PORTS,
     Inputs,
     format_option,
     redact_option,
@@ -79,6 +82,9 @@ def _complete_interface(_context: click.Context, _parameter: click.Parameter, in
 @CODES
 @ENDPOINTS
 @PORTS
+@KEYS
+@WS_HOSTS
+@WS_PORTS
 @redact_option
 @format_option(*LIVE_FORMATS)
 @OUTPUT
@@ -204,6 +210,9 @@ def _stopping(reader: "LiveReader") -> Iterator[Any]:
 @click.argument("connection")
 @PATHS
 @PORTS
+@KEYS
+@WS_HOSTS
+@WS_PORTS
 @NO_SERIES
 @JOBS
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, as pcapng.")
@@ -214,7 +223,8 @@ def extract(connection: str, **options: Any) -> int:
 
     CONNECTION is the beginning of its key, as much as is needed to tell it from others. All packets of its TCP
     connection are copied as they were captured: both directions, bytes, times, link types, interfaces. Of a packet that
-    came in IP fragments only the fragment that completes it is copied.
+    came in IP fragments only the fragment that completes it is copied. Keys of its TLS that stand in the capture come
+    along, those of a key log do not.
     """
     from analyzer.capture.extract import copy_packets, locate
 

@@ -17,6 +17,7 @@ from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
 from analyzer.errors import CaptureError, UsageError
+from analyzer.keys import KeyRing
 from analyzer.knowledge import catalogue as knowledge
 from analyzer.logs import catalogue as formats_catalogue
 from analyzer.logs.reader import LogReader
@@ -25,6 +26,7 @@ from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter, Table
 from analyzer.packing import Unpacked
 from analyzer.selection import Selection
 from analyzer.verdict.connections import to_tables
+from analyzer.verdict.opaque import Asserted, Opaque
 
 LOG_CHUNK_BYTES = 1 << 21
 PACKET_BYTES = 1500
@@ -57,6 +59,10 @@ class Settings(NamedTuple):
         dedupe: Whether lines of a log about one close become one row.
         selection: Which closes are wanted; the others are counted as left out.
         series: Whether captures that continue one another are analysed as one.
+        keys: Key log files for TLS.
+        ws_hosts: Server names whose TLS carries WebSockets even where nothing opens it; patterns such as
+            `*.example.org` among them.
+        ws_ports: Server ports of which the same is said.
 
     """
 
@@ -67,6 +73,9 @@ class Settings(NamedTuple):
     dedupe: bool = True
     selection: Selection = Selection()
     series: bool = True
+    keys: tuple[pathlib.Path, ...] = ()
+    ws_hosts: tuple[str, ...] = ()
+    ws_ports: tuple[int, ...] = ()
 
     def zone(self) -> dt.tzinfo:
         """The time zone by its name.
@@ -126,7 +135,13 @@ class _Following:
         self.extent: series.Extent | None = None
         self.may_lack = False
         self.bytes_to_come = 0
-        self._tracker = Tracker(ports=settings.ports, max_flows=settings.max_flows)
+        self.keys = KeyRing(settings.keys)
+        self._tracker = Tracker(
+            ports=settings.ports,
+            max_flows=settings.max_flows,
+            secrets=self.keys,
+            judge=Opaque(Asserted(settings.ws_hosts, settings.ws_ports)),
+        )
         self._numbering = Numbering()
         self._known = knowledge.load()
         self._started = time.process_time()  # waiting for packets to come is no reason to compile
@@ -172,6 +187,10 @@ class _Following:
             "skipped_evicted": tracker.n_evicted,
             "skipped_parked": tracker.n_dropped_segments,
             "skipped_heads": tracker.n_skipped_heads,
+            "skipped_layers": tracker.n_skipped_layers,
+            "skipped_records": tracker.n_skipped_records,
+            "skipped_streams": tracker.n_skipped_streams,
+            "skipped_requests": tracker.n_skipped_requests,
         }
         return counts | {f"skipped_{c.name.lower()}": int(tracker.counters[c]) for c in Counter}
 
@@ -189,10 +208,13 @@ class _CaptureReading:
         self._reader = Reader(file, source.name)
         self._following = following
         following.begin(source.name)
+        following.keys.begin(source, self._reader.kind)
 
     def batches(self) -> Iterator[Batch | None]:
-        reader = self._reader
+        reader, keys = self._reader, self._following.keys
         for chunk in reader.chunks():
+            if keys.may_come:
+                keys.take(chunk.data)
             yield from self._following.feed(chunk, self._packets_to_come())
             if reader.first_ns is not None and reader.last_ns is not None:
                 self._following.extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)
@@ -391,6 +413,8 @@ def read_chunks(packets: Packets, name: str, settings: Settings) -> Iterator[Bat
     """
     following = _Following(settings)
     following.begin(name)
+    if packets.kind == "live":
+        following.keys.begin_live()
     sieve = Sieve(settings.selection)
     for chunk in packets.chunks():
         yield from map(sieve.apply, following.feed(chunk, 0))

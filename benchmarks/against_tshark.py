@@ -19,8 +19,8 @@ from pathlib import Path
 import make_capture
 
 OURS = [sys.executable, "-m", "analyzer", "report", "--format", "csv"]
-THEIRS = ["tshark", "-Y", "websocket.opcode==8 && tcp.dstport==80", "-T", "fields"]
-THEIRS += ["-e", "websocket.payload.close.status_code", "-r"]
+THEIRS = ["tshark", "-Y", "websocket.opcode==8 && (tcp.dstport==80 || tcp.dstport==443)", "-T", "fields"]
+THEIRS += ["-e", "websocket.payload.close.status_code"]
 PACKED = ("gzip", "zstd")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -82,17 +82,25 @@ class Runs:
             self.captures[n] = directory / f"{arguments.kind}-{n}.{form}"
             make_capture.write(self.captures[n], arguments.kind, n, form)
             run(["cksum", str(self.captures[n])])  # into the page cache, by another: a child's peak is its parent's
-        run([*OURS, str(self.captures[max(self.ours)])])  # compiles where nothing is cached yet
+        run(self._command("wsclose", max(self.ours)))  # compiles where nothing is cached yet
         for round_number in range(arguments.rounds):
-            ours = {n: codes_of_ours(self._time("wsclose", OURS, n)) for n in sorted({*self.ours, *self.theirs})}
+            ours = {n: codes_of_ours(self._time("wsclose", n)) for n in sorted({*self.ours, *self.theirs})}
             if round_number == 0:  # minutes a round, and steady
-                theirs = {n: codes_of_theirs(self._time("tshark", THEIRS, n)) for n in self.theirs}
+                theirs = {n: codes_of_theirs(self._time("tshark", n)) for n in self.theirs}
         for n in self.theirs:
             if ours[n] != theirs[n]:
                 sys.exit(f"{form}: counts differ at {n}: {sorted(ours[n].items())} and {sorted(theirs[n].items())}")
 
-    def _time(self, name: str, command: list[str], n: int) -> str:
-        seconds, peak, output = run([*command, str(self.captures[n])])
+    def _command(self, name: str, n: int) -> list[str]:
+        path = str(self.captures[n])
+        keys = f"{path}.keys"
+        has_keys = Path(keys).exists()
+        if name == "wsclose":
+            return [*OURS, *(["--keys", keys] if has_keys else []), path]
+        return [*THEIRS, *(["-o", f"tls.keylog_file:{keys}"] if has_keys else []), "-r", path]
+
+    def _time(self, name: str, n: int) -> str:
+        seconds, peak, output = run(self._command(name, n))
         old = self.best.get((name, n), (seconds, peak))
         self.best[name, n] = min(old[0], seconds), max(old[1], peak)
         return output

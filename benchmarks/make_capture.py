@@ -1,24 +1,34 @@
-"""Writes a synthetic capture for benchmarks: `python benchmarks/make_capture.py OUT chatty|haystack PACKETS [FORM]`.
+"""Writes a synthetic capture for benchmarks: `python benchmarks/make_capture.py OUT KIND PACKETS [FORM]`.
 
-chatty: every connection is a WebSocket with small messages. haystack: 1 in 20 is, the rest are downloads over HTTP in
-segments of 1,400 bytes. 500 connections are open at a time and take turns at random; the seed is fixed. FORM is pcap,
-pcapng, vxlan (every packet inside a VXLAN tunnel, as traffic mirroring in clouds sends it), gzip or zstd: the same
-traffic each time.
+KIND is chatty: every connection is a WebSocket with small messages; tls: the same over TLS 1.3, its keys in OUT.keys;
+haystack: 1 in 20 is a WebSocket, the rest are downloads over HTTP in segments of 1,400 bytes. 500 connections are open
+at a time and take turns at random; the seed is fixed. FORM is pcap, pcapng, vxlan (every packet inside a VXLAN tunnel,
+as traffic mirroring in clouds sends it), gzip or zstd: the same traffic each time.
 """
 
+import contextlib
+import datetime as dt
 import gzip
 import random
+import ssl
 import struct
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 OPEN_AT_A_TIME = 500
 STEP_NS = 20_000
 START_NS = 1_700_000_000_000_000_000
 FIN, SYN, RST, PUSH, ACK = 1, 2, 4, 8, 16
-KINDS = ("chatty", "haystack")
+KINDS = ("chatty", "tls", "haystack")
 FORMS = ("pcap", "pcapng", "vxlan", "gzip", "zstd")
 CODES = (1000, 1000, 1000, 1001, 1001, 1003, 1008, 1011, 1012, 4000)
 
@@ -83,15 +93,62 @@ def turns(rng: random.Random, *, is_websocket: bool, n_messages: int, size: int)
         yield 1, ACK, b""
 
 
-def packets(rng: random.Random, number: int, kind: str) -> Iterator[bytes]:
+def seal(said: Iterator[tuple[int, int, bytes]], contexts: Contexts) -> Iterator[tuple[int, int, bytes]]:
+    """The same turns with what they say inside TLS, the handshake behind the one of TCP."""
+    inward, outward = (ssl.MemoryBIO(), ssl.MemoryBIO()), (ssl.MemoryBIO(), ssl.MemoryBIO())
+    ends = (
+        contexts[0].wrap_bio(inward[0], outward[0], server_hostname="example.com"),
+        contexts[1].wrap_bio(inward[1], outward[1], server_side=True),
+    )
+    for _ in range(3):
+        yield next(said)
+    for side in (0, 1, 0, 1):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            ends[side].do_handshake()
+        data = outward[side].read()
+        inward[1 - side].write(data)
+        while data:
+            yield side, PUSH | ACK, data[:1400]
+            data = data[1400:]
+    for side, flags, payload in said:
+        if payload:
+            ends[side].write(payload)
+        yield side, flags, outward[side].read()
+
+
+def make_contexts(key_log: Path) -> Contexts:
+    """TLS of a client that logs its keys, and of a server with a certificate of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "example.com")])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    pem += key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.minimum_version = ssl.TLSVersion.TLSv1_3
+    key_log.unlink(missing_ok=True)
+    client.keylog_filename = str(key_log)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(pem)
+        file.flush()
+        server.load_cert_chain(file.name)
+    return client, server
+
+
+def packets(rng: random.Random, number: int, kind: str, contexts: Contexts | None) -> Iterator[bytes]:
     """Ethernet frames of one connection."""
-    is_websocket = kind == "chatty" or rng.random() < 0.05
-    plan = {"is_websocket": is_websocket, "n_messages": 90 if kind == "chatty" else 60}
-    size = 200 if kind == "chatty" else 300 if is_websocket else 1400
+    is_chatty = kind != "haystack"
+    is_websocket = is_chatty or rng.random() < 0.05
+    plan = {"is_websocket": is_websocket, "n_messages": 90 if is_chatty else 60}
+    size = 200 if is_chatty else 300 if is_websocket else 1400
     hosts = (struct.pack("!I", 0x0A000001 + number // 20000), b"\x0a\x01\x00\x01")
-    ports = (20000 + number % 20000, 80)
+    ports = (20000 + number % 20000, 443 if contexts else 80)
     seq = [rng.getrandbits(32), rng.getrandbits(32)]
-    for side, flags, payload in turns(rng, size=size, **plan):
+    said = turns(rng, size=size, **plan)
+    for side, flags, payload in seal(said, contexts) if contexts else said:
         other = 1 - side
         ack = seq[other] if flags & ACK else 0
         yield (
@@ -148,13 +205,14 @@ def write(path: Path, kind: str, n_packets: int, form: str = "pcap") -> None:
     open_now: list[Iterator[bytes]] = []
     started = written = 0
     now = START_NS
+    contexts = make_contexts(path.with_name(path.name + ".keys")) if kind == "tls" else None
     record: Callable[[int, bytes], bytes] = as_pcapng if form == "pcapng" else as_pcap
     out: BinaryIO
     with open_for(path, form) as out:
         out.write(SECTION if form == "pcapng" else struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
         while written < n_packets:
             while len(open_now) < OPEN_AT_A_TIME:
-                open_now.append(packets(rng, started, kind))
+                open_now.append(packets(rng, started, kind, contexts))
                 started += 1
             i = rng.randrange(OPEN_AT_A_TIME)
             packet = next(open_now[i], None)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,25 @@ os.environ["LC_ALL"] = "C.UTF-8"  # reports speak the locale's language
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 SAMPLES = Path(__file__).resolve().parent.parent / "sample_captures"
+FLAGS = {"ports": "--port", "keys": "--keys", "ws_ports": "--ws-port"}
 
 settings.register_profile(
     "wsclose", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("wsclose")
+
+
+def options_of(capture: Path) -> dict[str, tuple]:
+    """What is to be given to read a sample, by its metadata; keys within a capture are found without."""
+    about = tomllib.loads(capture.with_suffix(".toml").read_text(encoding="utf-8"))
+    keys = [SAMPLES / name for name in [about.get("keys", "")] if name.endswith(".keys")]
+    return {"ports": tuple(about.get("ports", ())), "keys": tuple(keys), "ws_ports": tuple(about.get("ws_ports", ()))}
+
+
+def flags_of(capture: Path) -> list[str]:
+    """The same as options of the command."""
+    named = options_of(capture)
+    return [word for name, flag in FLAGS.items() for value in named[name] for word in (flag, str(value))]
 
 
 def pytest_addoption(parser):

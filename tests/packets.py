@@ -115,6 +115,36 @@ def pcap(packets: list[Packet], *, link_type: int = 1, order: str = "<", nanosec
     return out
 
 
+def block(kind: int, body: bytes) -> bytes:
+    body += b"\0" * (-len(body) % 4)
+    return struct.pack("<II", kind, 12 + len(body)) + body + struct.pack("<I", 12 + len(body))
+
+
+def pcapng(packets: list[Packet], *, link_types: tuple[int, ...] = (1,), exponent: int = 9) -> bytes:
+    """A section of its own, times in steps of 10^-exponent s; packets on the interfaces in turn."""
+    out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    for link_type in link_types:
+        option = struct.pack("<HHB3x", 9, 1, exponent) + struct.pack("<HH", 0, 0)
+        out += block(1, struct.pack("<HHI", link_type, 0, 262144) + option)
+    for i, packet in enumerate(packets):
+        ticks = packet.ts_ns // 10 ** (9 - exponent)
+        wire = len(packet.data) if packet.wire_bytes is None else packet.wire_bytes
+        head = struct.pack("<IIIII", i % len(link_types), ticks >> 32, ticks & 0xFFFFFFFF, len(packet.data), wire)
+        out += block(6, head + packet.data)
+    return out
+
+
+def read_secrets(path):
+    """The text of the Decryption Secrets Blocks of a pcapng file."""
+    data, off = path.read_bytes(), 0
+    while off < len(data):
+        kind, size = (int.from_bytes(data[off + i : off + i + 4], "little") for i in (0, 4))
+        if kind == 10:
+            n = int.from_bytes(data[off + 12 : off + 16], "little")
+            yield data[off + 16 : off + 16 + n]
+        off += size
+
+
 @dataclass
 class Conversation:
     """A TCP conversation written turn by turn; every method adds packets and returns their numbers, from 1.

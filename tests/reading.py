@@ -25,6 +25,11 @@ def analyze(content: bytes, **more) -> tuple[list[dict], list[dict]]:
     for chunk in reader.chunks():
         batches += tracker.feed(chunk)
     batches += tracker.finish()
+    return to_rows(batches)
+
+
+def to_rows(batches) -> tuple[list[dict], list[dict]]:
+    """(closes, connections) of what a tracker gave out."""
     known = catalogue.load()
     closes, connections = [], []
     for some in batches:

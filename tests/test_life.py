@@ -3,19 +3,19 @@
 import gzip
 import io
 import subprocess
-import tomllib
 import xml.etree.ElementTree as ET
 from ipaddress import IPv6Address
 from itertools import accumulate, pairwise
 
 import pandas as pd
 import pytest
-from conftest import SAMPLES
+from conftest import SAMPLES, options_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packets import ACK, CLIENT, FIN, MASK, REQUEST, SERVER, Conversation, close, ethernet, frame, pcap, response
-from reading import analyze
+from reading import analyze, gather
 
+from analyzer.analysis import stream
 from analyzer.capture import life
 from analyzer.capture.container import Reader
 from analyzer.capture.life import Event, EventKind, Life, read_life
@@ -32,15 +32,18 @@ TEXT = frame(1, b"hello")
 MASKED_TEXT = frame(1, b"hello", mask=MASK)
 
 
-def ports_of(capture):
-    return tuple(tomllib.loads(SAMPLES.joinpath(f"{capture.stem}.toml").read_text(encoding="utf-8")).get("ports", ()))
+ENDS = {"fin": "fin", "rst": "rst", "stream_end": "fin", "stream_reset": "rst"}
+"""What an end looks like among the events: END_STREAM and RST_STREAM are FIN and RST there."""
+
+UNREAD = ("h2-chromium", "h2c-streams", "tls13-unknown-ca")
+"""tshark knows no WebSockets over HTTP/2, and there is none where TLS failed."""
 
 
-def lives(path, content, *, ports=(), **more):
+def lives(path, content, *, ports=(), keys=(), **more):
     """(row, life) of every connection of a capture."""
     path.write_bytes(content)
-    rows = analyze(content, ports=ports)[1]
-    return [(row, read_life(Source(str(path), path), row, ports=ports, **more)) for row in rows]
+    rows = gather(stream(path, ports=ports, keys=keys))[1]
+    return [(row, read_life(Source(str(path), path), row, ports=ports, keys=keys, **more)) for row in rows]
 
 
 @pytest.fixture
@@ -83,9 +86,10 @@ DIFFERS = {
 """Why, what only tshark lists, and what only we do."""
 
 
-def by_tshark(tshark, capture, client_port, ports):
+def by_tshark(tshark, capture, client_port, ports, keys):
     """Events as tshark sees them, HTTP heads without their sizes."""
     command = [tshark, "-n", "-r", str(capture), "-T", "pdml"]
+    command += [word for key in keys for word in ("-o", f"tls.keylog_file:{key}")]
     command += [word for port in ports for word in ("-d", f"tcp.port=={port},websocket")]
     out = subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
@@ -117,14 +121,14 @@ def by_tshark(tshark, capture, client_port, ports):
 
 
 @pytest.mark.needs_tshark
-@pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("capture", [path for path in CAPTURES if path.stem not in UNREAD], ids=lambda path: path.stem)
 def test_tshark_sees_the_same(tshark, capture, tmp_path):
-    ports = ports_of(capture)
-    ((row, found),) = lives(tmp_path / "x", capture.read_bytes(), ports=ports)
+    ports, keys = options_of(capture)["ports"], options_of(capture)["keys"]
+    ((row, found),) = lives(tmp_path / "x", capture.read_bytes(), ports=ports, keys=keys)
     heads = (EventKind.REQUEST, EventKind.RESPONSE)
     ours = {(e.packet, e.side, e.kind, None if e.kind in heads else e.payload_bytes, e.code) for e in found.events}
     assert len(ours) == len(found.events)
-    theirs = by_tshark(tshark, capture, row["client"].rpartition(":")[2], ports)
+    theirs = by_tshark(tshark, capture, row["client"].rpartition(":")[2], ports, keys)
     _, only_theirs, only_ours = DIFFERS.get(capture.stem, ("", set(), set()))
     assert (theirs - ours, ours - theirs) == (only_theirs, only_ours)
 
@@ -155,16 +159,19 @@ def moment(row, side):
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
 def test_events_are_those_that_the_tables_count(capture, tmp_path):
-    ((row, found),) = lives(tmp_path / "x", capture.read_bytes(), ports=ports_of(capture))
-    agree(row, found)
-    ends = [e for e in found.events if e.kind in ("fin", "rst")]
-    if row["end"] in ("fin", "rst"):
-        assert (ends[0].kind, ends[0].side, ends[0].ts_ns) == (row["end"], row["ended_by"], row["ended"])
-    else:
-        assert ends == []
-    for side in (CLIENT, SERVER):
-        missing = sum(e.payload_bytes for e in found.events if (e.side, e.kind) == (side, "missing"))
-        assert missing == row[f"{side}_gap_bytes"]
+    options = options_of(capture)
+    told = lives(tmp_path / "x", capture.read_bytes(), ports=options["ports"], keys=options["keys"])
+    assert told or options["ws_ports"]
+    for row, found in told:
+        agree(row, found)
+        ends = [e for e in found.events if e.kind in ("fin", "rst")]
+        if row["end"] in ENDS:
+            assert (ends[0].kind, ends[0].side, ends[0].ts_ns) == (ENDS[row["end"]], row["ended_by"], row["ended"])
+        else:
+            assert ends == []
+        for side in (CLIENT, SERVER):
+            missing = sum(e.payload_bytes for e in found.events if (e.side, e.kind) == (side, "missing"))
+            assert missing == row[f"{side}_gap_bytes"]
 
 
 # by hand

@@ -62,6 +62,8 @@ def test_every_library_endpoint_has_its_log():
     wanted = set()
     for metadata in SAMPLES.glob("*.toml"):
         about = tomllib.loads(metadata.read_text(encoding="utf-8"))
+        if "transport" in about:
+            continue  # several WebSockets at once; what their APIs said stands in the TOML
         sides = {side for side in ("client", "server") if about["recorded"][side] != "raw socket"}
         assert sides == set(about.get("log", ()))
         for side in sides:

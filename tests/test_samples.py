@@ -4,14 +4,25 @@ import hashlib
 import tomllib
 
 import pytest
-from conftest import SAMPLES
+from conftest import SAMPLES, options_of
 from reading import analyze
 
+from analyzer.keys import KeyRing
 from analyzer.verdict.connections import format_address
+from analyzer.verdict.opaque import Asserted, Opaque
 
 FIELDS = ("code", "provenance", "evidence", "received", "wire_code", "sent", "sent_code", "record")
 METADATA = sorted(SAMPLES.glob("*.toml"))
 NEEDED = (1000, 1001, 1002, 1007, 1009, 1011, 1012)
+
+
+def read_metadata(metadata):
+    return tomllib.loads(metadata.read_text(encoding="utf-8"))
+
+
+def told(about):
+    """What a sample says of each connection; of a single one it says it at the top."""
+    return about.get("connections", [about])
 
 
 def capture_of(metadata):
@@ -21,28 +32,38 @@ def capture_of(metadata):
 
 @pytest.mark.parametrize("metadata", METADATA, ids=lambda path: path.stem)
 def test_views_are_as_written_by_hand(metadata, read_rows):
-    about = tomllib.loads(metadata.read_text(encoding="utf-8"))
+    about = read_metadata(metadata)
     capture = capture_of(metadata)
     assert hashlib.sha256(capture.read_bytes()).hexdigest() == about["recorded"]["sha256"]
-    closes, connections, inputs = read_rows(capture, ports=tuple(about.get("ports", ())))
+    closes, connections, inputs = read_rows(capture, **options_of(capture))
     assert inputs[0]["records"] == about["recorded"]["packets"]
     assert inputs[0]["status"] == "ok"
-    assert len(connections) == 1
-    found = {row["endpoint"]: {name: row[name] for name in FIELDS} for row in closes}
-    assert found == {row["endpoint"]: {name: row.get(name) for name in FIELDS} for row in about["expect"]}
-    for row in about["expect"]:
-        view = next(r for r in closes if r["endpoint"] == row["endpoint"])
-        assert (view["reason"] or "") == row.get("reason", "")
-    assert {name: connections[0][name] for name in about["connection"]} == about["connection"]
+    assert inputs[0]["skipped_encrypted"] == 0
+    assert len(connections) == len(told(about))
+    for one in told(about):
+        end = f"-s{one['stream']}" if "stream" in one else ""
+        (connection,) = [row for row in connections if row["connection"].endswith(end)]
+        mine = [row for row in closes if row["connection"] == connection["connection"]]
+        found = {row["endpoint"]: {name: row[name] for name in FIELDS} for row in mine}
+        assert found == {row["endpoint"]: {name: row.get(name) for name in FIELDS} for row in one.get("expect", ())}
+        for row in one.get("expect", ()):
+            view = next(r for r in mine if r["endpoint"] == row["endpoint"])
+            assert (view["reason"] or "") == row.get("reason", "")
+        assert {name: connection[name] for name in one["connection"]} == one["connection"]
+        assert connection["transport"] == about.get("transport", "tls" if "tls" in about else "tcp")
+        if "tls" in about:
+            tls = about["tls"]
+            assert (connection["sni"], connection["tls_version"]) == (tls["sni"], tls["version"])
+            assert connection["alpn"] == tls.get("alpn")
 
 
 @pytest.mark.parametrize("metadata", METADATA, ids=lambda path: path.stem)
 def test_the_endpoints_api_agrees_or_the_difference_is_explained(metadata):
-    about = tomllib.loads(metadata.read_text(encoding="utf-8"))
-    views = {row["endpoint"]: row for row in about["expect"]}
-    for side, api in about["api"].items():
-        if side in views and "code" in api and api["code"] != views[side].get("code"):
-            assert about["difference"][side]["why"]
+    for one in told(read_metadata(metadata)):
+        views = {row["endpoint"]: row for row in one.get("expect", ())}
+        for side, api in one["api"].items():
+            if side in views and "code" in api and api["code"] != views[side].get("code"):
+                assert one["difference"][side]["why"]
 
 
 def records(content):
@@ -60,11 +81,13 @@ def records(content):
 def test_no_single_lost_packet_makes_another_code(capture):
     """A packet that the capture missed may cost a code, never change one that was seen or proven."""
     header, packets = records(capture.read_bytes())
-    ports = tuple(tomllib.loads(capture.with_suffix(".toml").read_text(encoding="utf-8")).get("ports", ()))
+    options = options_of(capture)
+    asserted = Asserted((), options["ws_ports"])
 
     def codes(content):
         # by endpoints: the identifier begins with the time of the first packet, which may be the lost one
-        rows = analyze(content, ports=ports)[0]
+        ring = KeyRing(options["keys"])
+        rows = analyze(content, ports=options["ports"], secrets=ring, judge=Opaque(asserted))[0]
         return {(row["client"], row["endpoint"]): (row["code"], row["confidence"]) for row in rows}
 
     whole = codes(header + b"".join(packets))
@@ -75,7 +98,7 @@ def test_no_single_lost_packet_makes_another_code(capture):
 
 
 def test_samples_cover_what_they_must():
-    views = [row for path in METADATA for row in tomllib.loads(path.read_text(encoding="utf-8"))["expect"]]
+    views = [row for path in METADATA for row in tomllib.loads(path.read_text(encoding="utf-8")).get("expect", ())]
     wire = {row.get("wire_code") for row in views}
     assert wire.issuperset(NEEDED)
     assert any(code and 4000 <= code < 5000 for code in wire)

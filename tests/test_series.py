@@ -10,15 +10,14 @@ import shutil
 import struct
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES
+from conftest import SAMPLES, options_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packets import CLIENT, SERVER, Conversation, Packet, pcap
+from packets import CLIENT, SERVER, Conversation, Packet, pcap, pcapng
 from reading import gather
 
 import analyzer
@@ -36,25 +35,6 @@ PLACES = ("source", "record", *(f"{side}_close_{name}" for side in (CLIENT, SERV
 
 
 # captures by hand
-
-
-def block(kind: int, body: bytes) -> bytes:
-    body += b"\0" * (-len(body) % 4)
-    return struct.pack("<II", kind, 12 + len(body)) + body + struct.pack("<I", 12 + len(body))
-
-
-def pcapng(packets: list[Packet], *, link_types: tuple[int, ...] = (1,), exponent: int = 9) -> bytes:
-    """A section of its own, times in steps of 10^-exponent s; packets on the interfaces in turn."""
-    out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-    for link_type in link_types:
-        option = struct.pack("<HHB3x", 9, 1, exponent) + struct.pack("<HH", 0, 0)
-        out += block(1, struct.pack("<HHI", link_type, 0, 262144) + option)
-    for i, packet in enumerate(packets):
-        ticks = packet.ts_ns // 10 ** (9 - exponent)
-        wire = len(packet.data) if packet.wire_bytes is None else packet.wire_bytes
-        head = struct.pack("<IIIII", i % len(link_types), ticks >> 32, ticks & 0xFFFFFFFF, len(packet.data), wire)
-        out += block(6, head + packet.data)
-    return out
 
 
 def nanoseconds(packets: list[Packet], **more) -> bytes:
@@ -264,12 +244,12 @@ def test_the_file_that_is_being_written_is_not_packed_yet(tmp_path, read_rows, t
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.pcap")), ids=lambda path: path.stem)
 def test_samples_in_fifty_parts(sample, tmp_path, read_rows):
     packets = parse_pcap(sample.read_bytes())
-    ports = tuple(tomllib.loads(sample.with_suffix(".toml").read_text(encoding="utf-8")).get("ports", ()))
+    options = options_of(sample)
     link_type = int.from_bytes(sample.read_bytes()[20:24], "little") & 0x03FFFFFF
     make = lambda part: pcap(part, link_type=link_type)  # noqa: E731
     written = write(tmp_path, packets, by_size(50), make=make)
     written.files = written.files[: len(written.parts)]
-    assert_equal(read_rows(tmp_path / "series", ports=ports), read_rows(written.whole, ports=ports), written)
+    assert_equal(read_rows(tmp_path / "series", **options), read_rows(written.whole, **options), written)
 
 
 def test_what_gzip_is_making_of_a_file_stands_beside_the_series(tmp_path, read_rows, traffic):

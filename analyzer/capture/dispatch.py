@@ -3,9 +3,23 @@
 The last of the kernels: everything that reads reassembled bytes is called from here.
 """
 
-from analyzer.capture import flowtable, frames, handshake, midstream, reassemble
+from analyzer.capture import (
+    flowtable,
+    frames,
+    handshake,
+    keystream,  # noqa: F401  so that all kernels are known
+    midstream,
+    reassemble,
+    records,
+)
 from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import Octets, Rows, int64
+
+NO_RECORDS, NO_LAYERS = 3, 4
+"""Further values of `state[WHY]`: records must be taken away first, or LAYER rows made."""
+
+MANY_BYTES = 1 << 48
+"""Stands for a loss of nobody knows how many bytes: a head, a body or the first frames may be among them."""
 
 STEPWISE = handshake.OPENING_STATE_SIZE
 """One more place in `state`: set, spans come in pieces. Who cuts them calls `judge_span` on the whole; a piece is read
@@ -71,6 +85,8 @@ def judge_span(
             is_client = int64(connections[candidate]["client_stream"]) == direction
             side = sides[2 * candidate + (0 if is_client else 1)]
             is_inside = int64(side["walk"]) == frames.IN_STEP and int64(side["skip_bytes"]) > 0
+        if int64(flow_row["layer"]) < 0 and records.is_record(buffer, off, n):
+            return
         first = int64(buffer[off]) | 32
         if not is_inside and (first == 103 or first == 112 or first == 104 or first == 100 or first == 111):
             return  # "GET", "HTTP" and the like; no frame begins so
@@ -115,6 +131,47 @@ def lacks_room(stream: Rows, state: Rows, done: int) -> bool:
     return True
 
 
+@rare_kernel
+def cut_span(
+    buffer: Octets,
+    span: Rows,
+    done: int,
+    layer: int,
+    layers: Rows,
+    cutters: Rows,
+    shapes: Rows,
+    cut_records: Rows,
+    arena: Octets,
+    layer_state: Rows,
+) -> int:
+    """Cut a span of a wrapped stream into records, but for its first `done` bytes; how many are done comes back."""
+    n, pos, off = int64(span["n_bytes"]), int64(span["pos"]), int64(span["off"])
+    ack, ts, packet, index = int64(span["ack_pos"]), int64(span["ts_ns"]), int64(span["packet"]), int64(span["stream"])
+    if int64(span["kind"]) == reassemble.MISSING:
+        if records.cut_gap(
+            n, pos, ack, ts, packet, index, layer, layers, cutters, shapes, cut_records, arena, layer_state
+        ):
+            return n
+        return done
+    return done + records.cut(
+        buffer,
+        off + done,
+        n - done,
+        pos + done,
+        ack,
+        ts,
+        packet,
+        index,
+        layer,
+        layers,
+        cutters,
+        shapes,
+        cut_records,
+        arena,
+        layer_state,
+    )
+
+
 @kernel
 def scan_spans(
     data: Octets,
@@ -133,6 +190,13 @@ def scan_spans(
     free_heads: Rows,
     openings: Rows,
     ports: Rows,
+    layers: Rows,
+    cutters: Rows,
+    shapes: Rows,
+    free_layers: Rows,
+    cut_records: Rows,
+    arena: Octets,
+    layer_state: Rows,
     state: Rows,
 ) -> int:
     """Give every span to the step that its stream's mode names.
@@ -140,6 +204,9 @@ def scan_spans(
     Args:
         data_words: The chunk as int64, for looking at eight bytes at a time.
         pool: Where parked segments lie, and `pool_words` the same as int64.
+        shapes: SEALED rows, one for each LAYER.
+        cut_records: RECORD rows, what streams in TLS and HTTP/2 are cut into; `arena` holds their bodies.
+        layer_state: The `state` of that step.
         start: Index of the first span to read; `state[RESUME]` of its bytes are read already.
 
     Returns:
@@ -158,19 +225,48 @@ def scan_spans(
         n, pos = int64(span["n_bytes"]), int64(span["pos"])
         ack, ts, packet = int64(span["ack_pos"]), int64(span["ts_ns"]), int64(span["packet"])
         kind = int64(span["kind"])
+        is_plain = kind == reassemble.IN_PLAIN or kind == reassemble.MISSING_PLAIN
+        if int64(flow_row["layer"]) >= 0 and not is_plain:
+            done = cut_span(
+                pool if kind == reassemble.IN_POOL else data,
+                span,
+                int64(state[handshake.RESUME]),
+                int64(flow_row["layer"]),
+                layers,
+                cutters,
+                shapes,
+                cut_records,
+                arena,
+                layer_state,
+            )
+            state[handshake.RESUME] = 0
+            if int64(layers[int64(flow_row["layer"])]["in_use"]) == records.HOPELESS:
+                stream["mode"] = flowtable.OTHER
+                streams[index ^ 1]["mode"] = flowtable.OTHER
+                continue
+            if done < n:
+                state[handshake.WHY] = NO_RECORDS
+                state[handshake.RESUME] = done
+                return i
+            continue
         stream["read_pos"] = pos + n
-        if kind == reassemble.MISSING:
+        if kind == reassemble.MISSING or kind == reassemble.MISSING_PLAIN:
             connection = int64(flow_row["connection"])
+            is_known = n > 0  # how many bytes records that are lost have carried is known of few ciphers
             if int64(stream["mode"]) == flowtable.HTTP:
+                n = n if is_known else MANY_BYTES
                 handshake.miss_http(pos, n, flow_row, flow, streams, direction, connections, sides, free_heads, state)
                 connection = int64(flow_row["candidate"])
             if connection >= 0:
                 is_client = int64(connections[connection]["client_stream"]) == direction
                 mine = 2 * connection + (0 if is_client else 1)
-                frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, packet)
+                if is_known:
+                    frames.walk_gap(sides[mine], sides[mine ^ 1], n, pos, ack, packet)
+                else:
+                    frames.lose_step(sides[mine])
             continue
-        buffer = data if kind == reassemble.IN_CHUNK else pool
-        words = data_words if kind == reassemble.IN_CHUNK else pool_words
+        buffer = pool if kind == reassemble.IN_POOL else data
+        words = pool_words if kind == reassemble.IN_POOL else data_words
         off = int64(span["off"])
         done = int64(state[handshake.RESUME])
         state[handshake.RESUME] = 0
@@ -226,7 +322,7 @@ def scan_spans(
                 break
             if lacks_room(stream, state, done):
                 return i
-            done += handshake.read_http(
+            read = handshake.read_http(
                 buffer,
                 off + done,
                 n - done,
@@ -247,8 +343,53 @@ def scan_spans(
                 openings,
                 state,
             )
+            done += read
+            if read or int64(stream["mode"]) != flowtable.HTTP:
+                continue
+            # TLS or HTTP/2 begins here; inside of either, nobody looks into another
+            has_room = int64(layer_state[records.FREE_LAYERS]) > 0
+            if is_plain or (not has_room and int64(layer_state[records.MAY_GROW]) == 0):
+                layer_state[records.SKIPPED_LAYERS] += 0 if is_plain else 1
+                stream["mode"] = flowtable.OTHER
+                streams[index ^ 1]["mode"] = flowtable.OTHER
+                break
+            if not has_room:
+                state[handshake.WHY] = NO_LAYERS
+                state[handshake.RESUME] = done
+                return i
+            wraps = records.TLS if int64(flow_row["kind"]) == handshake.TLS_FLOW else records.HTTP2
+            layer = records.begin_layer(layers, cutters, free_layers, layer_state, flow_row, flow, wraps)
+            done = cut_span(buffer, span, done, layer, layers, cutters, shapes, cut_records, arena, layer_state)
+            if done < n:
+                state[handshake.WHY] = NO_RECORDS
+                state[handshake.RESUME] = done
+                return i
+            break
     state[handshake.WHY] = handshake.ALL_READ
     return len(spans)
+
+
+@kernel
+def walk_streams(data: Octets, words: Rows, spans: Rows, streams: Rows, connections: Rows, sides: Rows) -> None:
+    """Walk over what HTTP/2 streams carry: SPAN rows whose `stream` is 2 * connection + side (RFC 8441 section 5)."""
+    for i in range(len(spans)):
+        span = spans[i]
+        mine = int64(span["stream"])
+        row, side, other = connections[mine >> 1], sides[mine], sides[mine ^ 1]
+        n, pos, kind = int64(span["n_bytes"]), int64(span["pos"]), int64(span["kind"])
+        ack, ts, packet = int64(span["ack_pos"]), int64(span["ts_ns"]), int64(span["packet"])
+        if kind == reassemble.IN_PLAIN:
+            off = int64(span["off"])
+            if int64(side["score"]) < frames.PROVEN:
+                midstream.find_step(data, off, n, side, mine & 1 == 0, int64(row["allowed_rsv"]))
+            frames.walk(data, words, off, n, pos, ack, ts, packet, side, other, row, mine & 1 == 0)
+        elif n > 0:
+            frames.walk_gap(side, other, n, pos, ack, packet)
+        else:
+            frames.lose_step(side)
+        if int64(side["close"]) == frames.NO_CLOSE and int64(other["close"]) == frames.NO_CLOSE:
+            if not has_ended(streams, int64(row["flow"]), packet):
+                row["activity_ns"] = max(int64(row["activity_ns"]), ts)
 
 
 @kernel

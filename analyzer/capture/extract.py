@@ -7,10 +7,12 @@ them. Reads the captures twice: to learn when the TCP connection ends, then to c
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from analyzer.capture.container import Reader
 from analyzer.capture.life import NarrowTracker, Wanted, parse_wanted
 from analyzer.capture.tracker import Finished
 from analyzer.capture.writer import PcapngWriter
 from analyzer.errors import UsageError
+from analyzer.keys import KeyRing
 from analyzer.model import Octets, Rows
 from analyzer.series import Series, read_on
 
@@ -19,11 +21,15 @@ ONLY_FLOW = 0
 
 
 class Located(NamedTuple):
-    """Where a connection's packets are: in these captures, from its first one up to this instant."""
+    """Where a connection's packets are: in these captures, from its first one up to this instant.
+
+    `key_log` holds the keys of its TLS that stand in the captures themselves.
+    """
 
     members: Series
     wanted: Wanted
     last_ns: int
+    key_log: bytes
 
 
 def locate(members: Series, connection: Mapping[str, Any]) -> Located:
@@ -42,25 +48,35 @@ def locate(members: Series, connection: Mapping[str, Any]) -> Located:
         if source.path is None or (source.path.exists() and not source.path.is_file()):
             raise UsageError(f"{source.name}: can be read only once, and this reads twice: save the capture to a file")
     wanted = parse_wanted(connection)
-    scout = _Scout(wanted)
-    for _, chunk in read_on(members):
+    ring = KeyRing()
+    scout = _Scout(wanted, secrets=ring)
+    named = {member.source.name: member.source for member in members}
+    begun: Reader | None = None
+    for reader, chunk in read_on(members):
+        if reader is not begun:
+            begun = reader
+            ring.begin(named[reader.source], reader.kind)
         scout.feed(chunk)
         if scout.last_ns is not None:
-            return Located(members, wanted, scout.last_ns)
+            return Located(members, wanted, scout.last_ns, scout.key_log)
     scout.finish()
     if scout.last_ns is None:
         raise UsageError(f"{members[0].source.name}: does not hold {connection['connection']} any more")
-    return Located(members, wanted, scout.last_ns)
+    return Located(members, wanted, scout.last_ns, scout.key_log)
 
 
 def copy_packets(located: Located, out: BinaryIO) -> int:
     """Write every packet of the TCP connection, in the order of the captures; returns how many there are.
+
+    Keys of its TLS that stand in the captures come along, those of a key log do not.
 
     Raises:
         CaptureError: A source cannot be read any more.
 
     """
     writer = PcapngWriter(out)
+    if located.key_log:
+        writer.write_secrets(located.key_log)
     picker = _Picker(located)
     n = 0
     interfaces: dict[tuple[str, int, int, str | None], int] = {}
@@ -89,16 +105,21 @@ class _Scout(NarrowTracker):
 
     Attributes:
         last_ns: Time of its last packet, once that is known.
+        key_log: The keys that were used for it.
 
     """
 
-    def __init__(self, wanted: Wanted) -> None:
-        super().__init__(wanted)
+    def __init__(self, wanted: Wanted, *, secrets: KeyRing) -> None:
+        super().__init__(wanted, secrets=secrets)
         self.last_ns: int | None = None
+        self.key_log = b""
 
     def _collect(self, ended: Rows, *, is_evicted: bool) -> list[Finished]:
         if self.last_ns is None and ONLY_FLOW in ended:
             self.last_ns = int(self._flows[ONLY_FLOW]["last_ns"])
+            layer = int(self._flows[ONLY_FLOW]["layer"])
+            if self._unwrapper is not None and layer >= 0:
+                self.key_log = self._unwrapper.key_log_of(layer)
         return super()._collect(ended, is_evicted=is_evicted)
 
 

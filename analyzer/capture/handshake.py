@@ -7,7 +7,7 @@ bodies are not read.
 
 import numpy as np
 
-from analyzer.capture import frames
+from analyzer.capture import frames, records, wire
 from analyzer.capture.flowtable import FRAMES, HTTP, OTHER
 from analyzer.kernel import kernel
 from analyzer.model import HANDSHAKES, Handshake, Octets, Rows, int64
@@ -32,8 +32,8 @@ MISSING_HANDSHAKE = HANDSHAKES.index(Handshake.MISSING)
 REQUEST, RESPONSE = 0, 1
 """OPENING kinds."""
 
-PLAIN_FLOW, TLS_FLOW, MIDSTREAM_FLOW = 0, 1, 2
-"""FLOW `kind`: what is counted as not looked into."""
+PLAIN_FLOW, TLS_FLOW, MIDSTREAM_FLOW, HTTP2_FLOW = 0, 1, 2, 3
+"""FLOW `kind`: what it was found to carry."""
 
 FREE_CONNECTIONS, FREE_HEADS, N_OPENINGS, WHY, SKIPPED_HEADS, RESUME, N_CONNECTIONS = 0, 1, 2, 3, 4, 5, 6
 N_CANDIDATES, SKIPPED_CANDIDATES, JUDGED = 7, 8, 9
@@ -58,6 +58,7 @@ DELETE = np.frombuffer(b"delete ", np.uint8)
 OPTIONS = np.frombuffer(b"options ", np.uint8)
 GET = np.frombuffer(b"get ", np.uint8)
 HTTP_VERSION = np.frombuffer(b"http/1.", np.uint8)
+PREFACE = np.frombuffer(b"pri * http/2.0\r\n\r\nsm\r\n\r\n", np.uint8)
 
 
 @kernel
@@ -114,12 +115,15 @@ def is_request_start(data: Octets, off: int, n: int) -> bool:
 
 
 @kernel
-def is_record(data: Octets, off: int, n: int) -> bool:
-    """Whether a TLS record that RFC 8446 section 5 allows begins here: once in three million random segments."""
-    if n < 5 or not 20 <= int64(data[off]) <= 23 or int64(data[off + 1]) != 3 or int64(data[off + 2]) > 4:
+def is_http2_start(data: Octets, off: int, n: int, is_first: bool) -> bool:
+    """Whether HTTP/2 with prior knowledge begins here (RFC 9113 section 3.4): the client's preface, or where these are
+    the first bytes of a direction the server's SETTINGS.
+    """
+    if n >= 3 and begins(data, off, n, PREFACE):
+        return True
+    if not is_first or n < 9 or int64(data[off]) or int64(data[off + 3]) != 4 or int64(data[off + 4]):
         return False
-    size = (int64(data[off + 3]) << 8) | int64(data[off + 4])
-    return 0 < size <= 16640
+    return wire.be16(data, off + 1) % 6 == 0 and wire.be32(data, off + 5) == 0
 
 
 @kernel
@@ -217,6 +221,7 @@ def take_connection(
     row["flow"] = flow
     row["ordinal"] = 0
     row["status"] = 0
+    row["http2_stream"] = 0
     row["client_stream"] = client
     row["handshake"] = handshake
     row["allowed_rsv"] = 7
@@ -304,7 +309,8 @@ def read_http(
     """Read bytes of a stream that may open a WebSocket.
 
     Returns:
-        How many were read: fewer than `n` where what follows is another head, or frames (the stream's mode tells).
+        How many were read: fewer than `n` where what follows is another head, frames (the stream's mode tells), TLS or
+        HTTP/2 (the flow's kind does).
 
     """
     stream, other = streams[2 * flow + direction], streams[2 * flow + 1 - direction]
@@ -330,15 +336,19 @@ def read_http(
                 flow_row["unanswered"] = max(0, int64(flow_row["unanswered"]) - 1)
                 return n  # an ordinary answer: its head and its body are of no interest
         elif not is_request:
-            if pos == 1 and int64(stream["has_syn"]) and not 65 <= first <= 90:
-                stream["mode"] = OTHER
-                other["mode"] = OTHER
             is_plain = int64(flow_row["kind"]) == PLAIN_FLOW
-            if 20 <= first <= 23 and n >= 3 and int64(data[off + 1]) == 3 and (is_plain or is_record(data, off, n)):
-                flow_row["kind"] = TLS_FLOW
+            if 20 <= first <= 23 and n >= 3 and int64(data[off + 1]) == 3:
+                if is_plain or records.is_record(data, off, n):
+                    flow_row["kind"] = TLS_FLOW
+                    return 0
+            is_first = pos == 1 and int64(stream["has_syn"]) == 1
+            if (is_first or n >= len(PREFACE)) and is_http2_start(data, off, n, is_first):
+                flow_row["kind"] = HTTP2_FLOW
+                return 0
+            if is_first and not 65 <= first <= 90:
                 stream["mode"] = OTHER
                 other["mode"] = OTHER
-            elif is_plain:
+            if is_plain:
                 if int64(stream["has_syn"]) == 0 and not 65 <= first <= 90:
                     flow_row["kind"] = MIDSTREAM_FLOW
             return n

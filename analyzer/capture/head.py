@@ -105,6 +105,13 @@ def parse_response(head: bytes) -> Response:
     )
 
 
+def allowed_rsv(extensions: str | None) -> int:
+    """Bits of RSV1 (4), RSV2 (2) and RSV3 (1) that frames may set under these extensions (RFC 6455 section 9)."""
+    if not extensions:
+        return 0
+    return 4 if "permessage-deflate" in extensions else 7
+
+
 def accept_for(key: bytes) -> bytes:
     """The Sec-WebSocket-Accept that answers this key (RFC 6455 section 4.2.2)."""
     digest = hashlib.sha1(key + ACCEPT_GUID, usedforsecurity=False).digest()

@@ -9,6 +9,7 @@ import collections
 import enum
 import ipaddress
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,15 @@ from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble
 from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import Finished, Tracker
+from analyzer.capture.unwrap import Secrets
 from analyzer.errors import UsageError
+from analyzer.keys import KeyRing
 from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Rows, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from analyzer.capture.http2_event import Answered, Requested
 
 MAX_EVENTS = 20_000
 """Events of one life; beyond it only the Closes and the end of the transport are told, the rest is counted."""
@@ -47,6 +52,9 @@ class EventKind(enum.StrEnum):
     FIN = "fin"
     RST = "rst"
 
+
+MISSING_KINDS = (reassemble.MISSING, reassemble.MISSING_PLAIN)
+"""SPAN kinds without bytes."""
 
 KINDS = {
     frames.CONTINUATION: EventKind.CONTINUATION,
@@ -122,12 +130,13 @@ class _Place(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which connection is told: endpoints, first packet of its TCP connection, place among those it carried."""
+    """Which connection is told: endpoints, first packet of its TCP connection, its place or stream there."""
 
     client: _Place
     server: _Place
     first_ns: int
     ordinal: int
+    http2_stream: int = 0
 
 
 def read_life(
@@ -136,6 +145,7 @@ def read_life(
     *,
     following: Sequence[series.Member] = (),
     ports: tuple[int, ...] = (),
+    keys: Sequence[Path] = (),
     max_events: int = MAX_EVENTS,
 ) -> Life:
     """Read what happened on one connection, in one pass that ends soon after the connection does.
@@ -144,7 +154,8 @@ def read_life(
         source: The capture in which it begins. One that is cut off or damaged gives what can be read.
         connection: Its row of the connections table; `connection`, `client` and `server` are looked at.
         following: Captures that may continue this one, in their order.
-        ports: As given when the table was made.
+        ports: As given when the table was made, and so the keys.
+        keys: Key logs.
         max_events: How many events are kept, not counting Closes and the end of the transport.
 
     Returns:
@@ -155,12 +166,15 @@ def read_life(
         CaptureError: The source cannot be read, or is no capture.
 
     """
-    follower = _Follower(parse_wanted(connection), ports=ports, max_events=max_events)
+    ring = KeyRing(keys)
+    follower = _Follower(parse_wanted(connection), ports=ports, secrets=ring, max_events=max_events)
     begun: Reader | None = None
+    named = {member.source.name: member.source for member in following} | {source.name: source}
     for reader, chunk in series.read_on((series.Member(source), *following)):
         if reader is not begun:
             begun = reader
             follower.numbering.begin(reader.source)
+            ring.begin(named[reader.source], reader.kind)
         follower.numbering.add(len(chunk.packets))
         life = follower.tell(follower.feed(chunk))
         if life is not None:
@@ -187,6 +201,8 @@ def parse_wanted(connection: Mapping[str, Any]) -> Wanted:
         date, clock = stamp.split("T")
         moment = f"{date[:4]}-{date[4:6]}-{date[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
         first_ns = int(np.datetime64(moment, "ns").astype(np.int64))
+        if behind.startswith("-s"):
+            return Wanted(_parse_place(client), _parse_place(server), first_ns, 0, int(behind[2:]))
         ordinal = int(behind.removeprefix("-")) - 1 if behind else 0
         return Wanted(_parse_place(client), _parse_place(server), first_ns, ordinal)
     except (KeyError, ValueError, OverflowError) as error:
@@ -196,8 +212,8 @@ def parse_wanted(connection: Mapping[str, Any]) -> Wanted:
 class NarrowTracker(Tracker):
     """A tracker that sees one TCP connection only: the wanted one, and those between the same ports after it."""
 
-    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...] = ()) -> None:
-        super().__init__(ports=ports)
+    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...] = (), secrets: Secrets | None = None) -> None:
+        super().__init__(ports=ports, secrets=secrets)
         self._wanted = wanted
         self._has_begun = False
         self._n_segments: int | None = None
@@ -229,8 +245,10 @@ class NarrowTracker(Tracker):
 class _Follower(NarrowTracker):
     """Reads one TCP connection in small steps, and writes down what each step met."""
 
-    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int) -> None:
-        super().__init__(wanted, ports=ports)
+    def __init__(
+        self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int, secrets: Secrets | None = None
+    ) -> None:
+        super().__init__(wanted, ports=ports, secrets=secrets)
         self.numbering = Numbering()
         self._opening_state[dispatch.STEPWISE] = 1
         self._client_stream = 0 if wanted.client <= wanted.server else 1
@@ -246,8 +264,8 @@ class _Follower(NarrowTracker):
         self._closes: list[int | None] = [None, None]
         """And of its first Close."""
 
-    def _walk(self, data: Octets) -> None:
-        for span in self._spans[: int(self._state[flowtable.N_SPANS])]:
+    def _read_all(self, data: Octets, spans: Rows) -> None:
+        for span in spans:
             self._follow(data, span)
 
     def _follow(self, data: Octets, span: Rows) -> None:
@@ -255,20 +273,26 @@ class _Follower(NarrowTracker):
         self._piece[0] = span
         piece = self._piece[0]
         left = int(piece["n_bytes"])
-        if int(piece["kind"]) != reassemble.MISSING:
+        if self._is_wrapped(piece):
+            self._read_spans(data, self._piece.copy())  # what is unwrapped meanwhile comes in pieces, too
+            return
+        if int(piece["kind"]) not in MISSING_KINDS:
             self._judge(data, piece)
+        side = (int(piece["stream"]) & 1) ^ self._client_stream
+        if not left:
+            self._read_spans(data, self._piece)  # missing bytes, nobody knows how many
         while left:
-            walk = self._find_walk(piece)
-            size = left if walk is None else self._step_bytes(piece, left, walk)
+            walk = self._find_walk(piece, side)
+            size = left if walk is None else self._step_bytes(piece, left, walk, side)
             had_step = walk is not None and int(walk["walk"]) == frames.IN_STEP
             piece["n_bytes"] = size
             self._read_spans(data, self._piece)
             size += int(self._opening_state[handshake.RESUME])
             self._opening_state[handshake.RESUME] = 0
-            if int(piece["kind"]) == reassemble.MISSING:
-                self._look_at_gap(piece)
+            if int(piece["kind"]) in MISSING_KINDS and self._is_wanted(self._carried(int(piece["stream"]) >> 1)):
+                self._write_gap(piece, side)
             if walk is not None:
-                self._look_at_walk(piece, walk)
+                self._look_at_walk(piece, walk, side)
             left -= size
             piece["pos"] += size
             piece["off"] += size
@@ -276,6 +300,49 @@ class _Follower(NarrowTracker):
                 # a length beyond belief: the walk passes over the rest of what this segment carried
                 self._streams[int(piece["stream"])]["read_pos"] = int(piece["pos"]) + left
                 return
+
+    def _read_streams(self, data: Octets, spans: Rows) -> None:
+        for span in spans:
+            self._follow_stream(data, span)
+
+    def _follow_stream(self, data: Octets, span: Rows) -> None:
+        """The same for what an HTTP/2 stream carried."""
+        self._piece[0] = span
+        piece = self._piece[0]
+        connection, side = int(piece["stream"]) >> 1, int(piece["stream"]) & 1
+        left = int(piece["n_bytes"])
+        if not left or not self._is_wanted(connection):
+            super()._read_streams(data, self._piece)
+            return
+        walk = self._sides[int(piece["stream"])]
+        while left:
+            size = self._step_bytes(piece, left, walk, side)
+            piece["n_bytes"] = size
+            super()._read_streams(data, self._piece)
+            if int(piece["kind"]) in MISSING_KINDS:
+                self._write_gap(piece, side)
+            self._look_at_walk(piece, walk, side)
+            left -= size
+            piece["pos"] += size
+            piece["off"] += size
+
+    def begin_stream(self, flow: int, client: int, event: "Requested") -> int:
+        """Take a CONNECTION row, and write down that it was asked for."""
+        index = super().begin_stream(flow, client, event)
+        if self._is_wanted(index):
+            self._write(Event(event.mark.ts_ns, event.mark.packet, SIDES[0], EventKind.REQUEST))
+        return index
+
+    def answer_stream(self, index: int, event: "Answered") -> None:
+        """Take an answer, and write it down."""
+        super().answer_stream(index, event)
+        if self._is_wanted(index):
+            self._write(Event(event.mark.ts_ns, event.mark.packet, SIDES[1], EventKind.RESPONSE))
+
+    def _is_wrapped(self, piece: Rows) -> bool:
+        """Whether these bytes are TLS or HTTP/2, whose content comes by itself."""
+        is_raw = int(piece["kind"]) in (reassemble.IN_CHUNK, reassemble.IN_POOL, reassemble.MISSING)
+        return is_raw and int(self._flows[int(piece["stream"]) >> 1]["layer"]) >= 0
 
     def _judge(self, data: Octets, piece: Rows) -> None:
         """Step is found, or not, in what a segment carried as a whole: before that is cut."""
@@ -333,35 +400,34 @@ class _Follower(NarrowTracker):
         connection = int(self._flows[flow]["connection"])
         return connection if connection >= 0 else int(self._flows[flow]["candidate"])
 
-    def _find_walk(self, piece: Rows) -> Rows | None:
+    def _find_walk(self, piece: Rows, side: int) -> Rows | None:
         """The SIDE row of the frame walk that this piece goes to, None where it goes elsewhere or is not wanted."""
         index = int(piece["stream"])
         connection = self._carried(index >> 1)
         is_walked = int(self._streams[index]["mode"]) == flowtable.FRAMES
-        is_walked |= int(piece["kind"]) != reassemble.MISSING and int(self._opening_state[handshake.JUDGED]) >= 0
+        is_walked |= int(piece["kind"]) not in MISSING_KINDS and int(self._opening_state[handshake.JUDGED]) >= 0
         if not is_walked or not self._is_wanted(connection):
             return None
-        walk: Rows = self._sides[2 * connection + self._side_of(piece)]
+        walk: Rows = self._sides[2 * connection + side]
         return walk
-
-    def _side_of(self, piece: Rows) -> int:
-        """Who sent it: 0 for the client, 1 for the server."""
-        return (int(piece["stream"]) & 1) ^ self._client_stream
 
     def _is_wanted(self, connection: int) -> bool:
         """Whether this is the connection to tell of: the first with its ordinal, for earlier flows were passed over."""
-        if connection < 0 or int(self._connections[connection]["ordinal"]) != self._wanted.ordinal:
+        if connection < 0:
             return False
-        flow = int(self._connections[connection]["flow"])
+        row = self._connections[connection]
+        if (int(row["ordinal"]), int(row["http2_stream"])) != (self._wanted.ordinal, self._wanted.http2_stream):
+            return False
+        flow = int(row["flow"])
         if self._flow < 0:
             self._flow = flow
         return flow == self._flow
 
-    def _step_bytes(self, piece: Rows, left: int, walk: Rows) -> int:
+    def _step_bytes(self, piece: Rows, left: int, walk: Rows, side: int) -> int:
         """How much of this piece to read at once: a part of a frame header, or what is left of a payload."""
-        is_full = len(self._events) >= self._max_events and self._under_way[self._side_of(piece)] is None
+        is_full = len(self._events) >= self._max_events and self._under_way[side] is None
         is_lost = int(walk["walk"]) == frames.OUT_OF_STEP
-        if int(piece["kind"]) == reassemble.MISSING or is_full or is_lost:
+        if int(piece["kind"]) in MISSING_KINDS or is_full or is_lost:
             return left
         rest = int(walk["skip_bytes"])
         if not rest:
@@ -369,15 +435,13 @@ class _Follower(NarrowTracker):
             rest = frames.header_size(walk["header"], have) - have
         return min(left, rest)
 
-    def _look_at_gap(self, piece: Rows) -> None:
+    def _write_gap(self, piece: Rows, side: int) -> None:
         """Write down missing bytes, also where they were part of the opening."""
-        if self._is_wanted(self._carried(int(piece["stream"]) >> 1)):
-            moment = int(piece["ts_ns"]), int(piece["packet"])
-            self._write(Event(*moment, SIDES[self._side_of(piece)], EventKind.MISSING, int(piece["n_bytes"])))
+        moment = int(piece["ts_ns"]), int(piece["packet"])
+        self._write(Event(*moment, SIDES[side], EventKind.MISSING, int(piece["n_bytes"])))
 
-    def _look_at_walk(self, piece: Rows, walk: Rows) -> None:
+    def _look_at_walk(self, piece: Rows, walk: Rows, side: int) -> None:
         """Write down which frame the walk has just begun, carried on or ended."""
-        side = self._side_of(piece)
         n_begun = int(walk["frames"]) - self._n_frames[side]
         self._n_frames[side] += n_begun
         at = self._under_way[side]
@@ -385,7 +449,7 @@ class _Follower(NarrowTracker):
             at = self._begin_frame(piece, walk, side)
         elif n_begun:
             self._n_more[SIDES[side], False] += n_begun
-        elif at is not None and int(piece["kind"]) != reassemble.MISSING:
+        elif at is not None and int(piece["kind"]) not in MISSING_KINDS:
             event = self._events[at]
             latest = max(event.ts_ns, int(piece["ts_ns"])), max(event.packet, int(piece["packet"]))
             self._events[at] = event._replace(ts_ns=latest[0], packet=latest[1])
@@ -426,7 +490,8 @@ class _Follower(NarrowTracker):
         """The life of the wanted connection, if it is among these that are over."""
         for some in finished:
             rows = some.connections
-            for i in np.flatnonzero((rows["flow"] == self._flow) & (rows["ordinal"] == self._wanted.ordinal)).tolist():
+            is_it = (rows["ordinal"] == self._wanted.ordinal) & (rows["http2_stream"] == self._wanted.http2_stream)
+            for i in np.flatnonzero((rows["flow"] == self._flow) & is_it).tolist():
                 for side in range(2):
                     self._write_close(side, some.sides[i, side])
                     if not some.superseded[i]:  # else the end is that of a later attempt

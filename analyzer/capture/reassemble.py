@@ -29,7 +29,7 @@ from analyzer.capture.flowtable import (
 from analyzer.kernel import kernel
 from analyzer.model import Octets, Rows, int64
 
-IN_CHUNK, IN_POOL, MISSING = 0, 1, 2
+IN_CHUNK, IN_POOL, MISSING, IN_PLAIN, MISSING_PLAIN = 0, 1, 2, 3, 4
 """SPAN kinds."""
 
 FIN_FLAG, SYN_FLAG, RST_FLAG, ACK_FLAG = 0x01, 0x02, 0x04, 0x10
@@ -390,6 +390,7 @@ def scan_segments(
             row["last_ns"] = ts
             row["connection"] = -1
             row["candidate"] = -1
+            row["layer"] = -1
             row["was_dropped"] = 0
             row["ordinal"] = 0
             row["unanswered"] = 0

@@ -4,27 +4,40 @@ Owns the arrays that the steps work on and grows or empties them when a step ask
 long run can be interrupted and taken up again.
 """
 
-import secrets
-from typing import NamedTuple
+from secrets import randbits
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from analyzer.capture import dispatch, flowtable, handshake, reassemble
+from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
-from analyzer.capture.head import shorten
+from analyzer.capture.head import Request, Response, allowed_rsv, shorten
+from analyzer.capture.mark import Place
+from analyzer.capture.sealed import Told
 from analyzer.capture.segments import Segmenter
 from analyzer.model import (
     CONNECTION,
+    CUTTER,
     FLOW,
+    LAYER,
     OPENING,
     PARKED,
+    RECEIVED,
+    RECORD,
+    SEALED,
     SIDE,
     SPAN,
     STREAM,
     Counter,
+    Evidence,
     Octets,
+    Received,
     Rows,
 )
+
+if TYPE_CHECKING:
+    from analyzer.capture.http2_event import Answered, Requested
+    from analyzer.capture.unwrap import Judge, Opened, Secrets, Unwrapper, Wrap
 
 MAX_FLOWS = 1 << 18
 """TCP connections that may be open at once; beyond it the quarter that was idle longest is dropped."""
@@ -40,6 +53,12 @@ MAX_POOL_SEGMENTS = 1 << 18
 SWEEP_AFTER_PACKETS = 100_000
 """How many packets pass between two looks for connections that have ended: rows are made a thousand at a time."""
 
+SWEEP_AFTER_STREAMS = 1 << 13
+"""So too after so many HTTP/2 streams have ended."""
+
+MAX_HTTP2_STREAMS = 1 << 16
+"""WebSockets on HTTP/2 streams over all connections; requests beyond are dropped and counted."""
+
 LIVE_SWEEP_NS = 250_000_000
 """And how long at most where packets are looked at as they come."""
 
@@ -47,19 +66,30 @@ SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
 
 
+GOES_ON, SUPERSEDED, ENDED = 0, 1, 2
+"""CONNECTION `finished`: another one followed it on the same TCP connection; its HTTP/2 stream is over."""
+
+
 class Finished(NamedTuple):
     """WebSocket connections that are over, all arrays with one row per connection.
 
-    `streams` and `sides` have shape (n, 2): what the client sent, what the server sent. `evicted` is a limit's doing,
-    `superseded` an attempt after which the same TCP connection carried another one.
+    `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
+    is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
+    8441 section 5). `told` is what is said of TLS that could not be opened, `refused` a request that an HTTP/2 server
+    never looked at, `evicted` a limit's doing, `superseded` an attempt after which the same TCP connection carried
+    another one.
     """
 
     connections: Rows
     flows: Rows
     streams: Rows
     sides: Rows
-    requests: list[bytes | None]
-    responses: list[bytes | None]
+    requests: list[bytes | Request | None]
+    responses: list[bytes | Response | None]
+    wraps: "list[Wrap | None]"
+    told: list[Told | None]
+    by_stream: Rows
+    refused: Rows
     evicted: Rows
     superseded: Rows
     vanished: Rows
@@ -85,17 +115,26 @@ class Tracker:
 
     """
 
-    def __init__(self, *, ports: tuple[int, ...] = (), max_flows: int = MAX_FLOWS) -> None:
+    def __init__(
+        self,
+        *,
+        ports: tuple[int, ...] = (),
+        max_flows: int = MAX_FLOWS,
+        secrets: "Secrets | None" = None,
+        judge: "Judge | None" = None,
+    ) -> None:
         """Begin with nothing seen.
 
         Args:
             ports: Server ports where connections without a captured handshake are taken for WebSockets.
             max_flows: TCP connections that may be open at once.
+            secrets: Where keys for TLS come from.
+            judge: Decides what is said of TLS that was never opened; without it, nothing is.
 
         """
         self._max_flows = max_flows
         self._ports = np.array(sorted(ports), np.int64)
-        self._keys = np.array([secrets.randbits(64) | 1 for _ in range(9)], np.uint64)
+        self._keys = np.array([randbits(64) | 1 for _ in range(9)], np.uint64)
         self._segmenter = Segmenter()
         self._spans = np.zeros(reassemble.SPANS, SPAN)
         self._state = np.zeros(flowtable.STATE_SIZE, np.int64)
@@ -115,8 +154,23 @@ class Tracker:
         self._free_heads = np.zeros(0, np.int32)
         self._openings = np.zeros(0, OPENING)
         self._pending: list[Finished] = []
-        self._requests: dict[int, bytes] = {}
-        self._responses: dict[int, bytes] = {}
+        self._requests: dict[int, bytes | Request] = {}
+        self._responses: dict[int, bytes | Response] = {}
+        self._layers = np.zeros(0, LAYER)
+        self._cutters = np.zeros(0, CUTTER)
+        self._free_layers = np.zeros(0, np.int32)
+        self._records = np.zeros(records.RECORDS, RECORD)
+        self._arena = np.zeros(1 << 16, np.uint8)
+        self._layer_state = records.new_state()
+        self._shapes = np.zeros(0, SEALED)
+        self._secrets = secrets
+        self._decider = judge
+        self._layer_state[records.KEEPS_ALL] = judge is not None and judge.is_asserting
+        self._told: dict[int, Told] = {}
+        self._n_streams = 0
+        """WebSockets on HTTP/2 streams that have a row; `_n_ended` of them are over."""
+        self._n_ended = 0
+        self._unwrapper: Unwrapper | None = None
         self._clock_ns = 0
         self._since_sweep = 0
         self._swept_ns = 0
@@ -127,6 +181,7 @@ class Tracker:
         self._grow_flows(min(512, max_flows))
         self._grow_connections(64)
         self._grow_heads(handshake.FIRST_HEAD_SLOTS)
+        self._grow_layers(16)
 
     @property
     def n_flows(self) -> int:
@@ -153,9 +208,31 @@ class Tracker:
         """Times that bytes looked like frames without a handshake when too many flows were under observation."""
         return int(self._opening_state[handshake.SKIPPED_CANDIDATES])
 
+    @property
+    def n_skipped_records(self) -> int:
+        """TLS records that were under way when there was no room left to keep them."""
+        return int(self._layer_state[records.SKIPPED_RECORDS])
+
+    @property
+    def n_skipped_streams(self) -> int:
+        """HTTP/2 streams and header blocks that a limit dropped."""
+        return 0 if self._unwrapper is None else self._unwrapper.n_dropped
+
+    @property
+    def n_skipped_requests(self) -> int:
+        """HTTP/2 requests and answers whose headers could not be read."""
+        return 0 if self._unwrapper is None else self._unwrapper.n_unread
+
+    @property
+    def n_skipped_layers(self) -> int:
+        """TCP connections whose TLS or HTTP/2 was not looked into because too many were open."""
+        return int(self._layer_state[records.SKIPPED_LAYERS])
+
     def feed(self, chunk: Chunk) -> list[Finished]:
         """Follow the packets of one chunk; what has ended by then comes back."""
         finished: list[Finished] = []
+        has_hope = self._secrets is not None and self._secrets.has_hope()
+        self._layer_state[records.DEPTH] = records.ALL if has_hope else records.HELLOS
         if not self._state[flowtable.MAY_PARK]:
             self._make_room_in_pool(0, 0)
         with np.errstate(over="ignore"):  # the flow hash wraps on purpose
@@ -173,12 +250,14 @@ class Tracker:
                     segment = segments[at]
                     n_parked = int(self._streams["n_parked"].max())
                     self._make_room_in_pool(int(segment["payload_bytes"]), n_parked + 2)
+            self._unwrap()
             latest_ns = int(chunk.packets["ts_ns"].max(initial=self._clock_ns))
             self._clock_ns = max(latest_ns, chunk.now_ns or 0)
             self._since_sweep += len(chunk.packets)
             wait_ns = flowtable.LINGER_NS if chunk.now_ns is None else LIVE_SWEEP_NS
             is_slow = self._clock_ns - self._swept_ns >= wait_ns  # a live capture shows its rows
-            if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow:
+            is_full = self._n_ended >= SWEEP_AFTER_STREAMS
+            if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow or is_full:
                 finished += self._sweep(self._clock_ns - flowtable.LINGER_NS)
         pending, self._pending = self._pending, []
         return pending + finished
@@ -213,8 +292,42 @@ class Tracker:
         )
 
     def _walk(self, data: Octets) -> None:
-        """Read the spans that reassembly has just written."""
-        self._read_spans(data, self._spans[: int(self._state[flowtable.N_SPANS])])
+        """Read the spans that reassembly has just written, and what is wrapped in them."""
+        self._read_all(data, self._spans[: int(self._state[flowtable.N_SPANS])])
+        state = self._layer_state
+        if int(state[records.ARENA_USED]) >= records.ENOUGH_ARENA_BYTES:
+            self._unwrap()
+
+    def _read_all(self, data: Octets, spans: Rows) -> None:
+        """Read spans as they are, of TCP or of what TLS wrapped."""
+        self._read_spans(data, spans)
+
+    def _unwrap(self) -> None:
+        """Open the records that were cut out so far, and read on in what they hold."""
+        state = self._layer_state
+        n = int(state[records.N_RECORDS])
+        if not n:
+            return
+        if self._unwrapper is None:
+            from analyzer.capture.unwrap import Unwrapper  # 35 ms that captures without TLS need not wait for
+
+            self._unwrapper = Unwrapper(self._secrets, self._decider)
+        opened = self._unwrapper.open(self._records[:n], self._arena, self._layers, self)
+        under_way = np.flatnonzero(self._cutters["off"] >= 0)
+        order = under_way[np.argsort(self._cutters["off"][under_way])].astype(np.int32)
+        records.settle_arena(self._cutters, order, self._arena, state)
+        state[records.MAY_GATHER] = 1
+        self._read_opened(opened)
+
+    def _read_opened(self, opened: "Opened") -> None:
+        if len(opened.spans):
+            self._read_all(opened.data, opened.spans)
+        if len(opened.stream_spans):
+            self._read_streams(opened.data, opened.stream_spans)
+
+    def _read_streams(self, data: Octets, spans: Rows) -> None:
+        """Read what HTTP/2 streams carried."""
+        dispatch.walk_streams(data, _as_words(data), spans, self._streams, self._connections, self._sides)
 
     def _read_spans(self, data: Octets, spans: Rows) -> None:
         at = 0
@@ -238,6 +351,13 @@ class Tracker:
                 self._free_heads,
                 self._openings,
                 self._ports,
+                self._layers,
+                self._cutters,
+                self._shapes,
+                self._free_layers,
+                self._records,
+                self._arena,
+                self._layer_state,
                 self._opening_state,
             )
             self._take_heads()
@@ -248,6 +368,15 @@ class Tracker:
                     self._pending.append(self._gather(superseded, is_evicted=False))
                 else:
                     self._grow_connections(len(self._connections))
+            elif why == dispatch.NO_RECORDS:
+                if not self._has_room_for_records():
+                    done = int(self._opening_state[handshake.RESUME])
+                    self._opening_state[handshake.RESUME] = 0  # what is unwrapped is read from its beginning
+                    self._unwrap()
+                    self._opening_state[handshake.RESUME] = done
+                self._make_room_in_arena(int(spans[at]["n_bytes"]))
+            elif why == dispatch.NO_LAYERS:
+                self._grow_layers(min(len(self._layers), records.MAX_LAYERS - len(self._layers)))
             elif why == handshake.NO_HEADS:
                 if len(self._free_heads) < handshake.HEAD_SLOTS or not self._opening_state[handshake.FREE_HEADS]:
                     self._make_room_for_heads()
@@ -356,6 +485,87 @@ class Tracker:
         self._opening_state[handshake.FREE_HEADS] = len(free) + n_more
         self._openings = np.concatenate([self._openings, np.zeros(n_more, OPENING)])
 
+    def _grow_layers(self, n_more: int) -> None:
+        n, state = len(self._layers), self._layer_state
+        self._layers = np.concatenate([self._layers, np.zeros(n_more, LAYER)])
+        self._cutters = np.concatenate([self._cutters, np.zeros(2 * n_more, CUTTER)])
+        self._cutters["off"][2 * n :] = -1
+        self._shapes = np.concatenate([self._shapes, np.zeros(n_more, SEALED)])
+        free = self._free_layers[: state[records.FREE_LAYERS]]
+        self._free_layers = np.concatenate([np.arange(n + n_more - 1, n - 1, -1), free, np.zeros(n)]).astype(np.int32)
+        state[records.FREE_LAYERS] = n_more + len(free)
+        state[records.MAY_GROW] = n + n_more < records.MAX_LAYERS
+
+    def _has_room_for_records(self) -> bool:
+        """Whether more records may come before those that wait are taken away: the more at once, the faster."""
+        n, used = int(self._layer_state[records.N_RECORDS]), int(self._layer_state[records.ARENA_USED])
+        return n + 2 <= len(self._records) and used < records.ENOUGH_ARENA_BYTES
+
+    def _make_room_in_arena(self, n_bytes: int) -> None:
+        """Room for another record or segment; at the limit no more are gathered until some were taken away."""
+        needed = int(self._layer_state[records.ARENA_USED]) + max(records.MAX_GATHERED_BYTES, n_bytes)
+        while len(self._arena) < min(needed, records.MAX_ARENA_BYTES):
+            self._arena = np.concatenate([self._arena, np.zeros(len(self._arena), np.uint8)])
+        self._layer_state[records.MAY_GATHER] = needed <= len(self._arena)
+
+    def layer(self, index: int) -> Rows:
+        """A LAYER row."""
+        row: Rows = self._layers[index]
+        return row
+
+    def begin_stream(self, flow: int, client: int, event: "Requested") -> int:
+        """Take a CONNECTION row for a WebSocket on an HTTP/2 stream; its index, -1 where there are too many."""
+        state = self._opening_state
+        if self._n_streams >= MAX_HTTP2_STREAMS:
+            return -1
+        self._n_streams += 1
+        if not state[handshake.FREE_CONNECTIONS]:
+            self._grow_connections(len(self._connections))
+        index = handshake.take_connection(
+            self._connections,
+            self._sides,
+            self._free_connections,
+            state,
+            flow,
+            client,
+            handshake.PENDING,
+            frames.IN_STEP,
+            frames.IN_STEP,
+        )
+        state[handshake.N_CONNECTIONS] += 1
+        row = self._connections[index]
+        row["http2_stream"] = event.stream
+        row["request_packet"], row["request_ns"] = event.mark.packet, event.mark.ts_ns
+        self._requests[index] = event.request
+        return index
+
+    def answer_stream(self, index: int, event: "Answered") -> None:
+        """The request on a stream was answered (RFC 8441 section 5: any status of 200 to 299 opens it)."""
+        row = self._connections[index]
+        status = event.status or 0
+        row["handshake"] = handshake.COMPLETE if 200 <= status < 300 else handshake.REJECTED
+        if not status:
+            row["handshake"] = handshake.MISSING_HANDSHAKE  # answered, nobody knows how
+        row["status"] = status
+        row["response_packet"], row["opened_ns"] = event.mark.packet, event.mark.ts_ns
+        row["activity_ns"] = event.mark.ts_ns
+        if event.response is not None:
+            row["allowed_rsv"] = allowed_rsv(event.response.extensions)
+            self._responses[index] = event.response
+
+    def is_answered(self, index: int) -> bool:
+        """Whether the request on a stream was answered."""
+        return int(self._connections[index]["handshake"]) != handshake.PENDING
+
+    def is_rejected(self, index: int) -> bool:
+        """Whether the request on a stream was refused."""
+        return int(self._connections[index]["handshake"]) == handshake.REJECTED
+
+    def end_stream(self, index: int) -> None:
+        """A stream is over; its connection leaves with the next sweep."""
+        self._n_ended += 1
+        self._connections[index]["finished"] = ENDED
+
     def _sweep(self, before_ns: int | None) -> list[Finished]:
         """Let go of flows that have ended before this instant, or of all of them."""
         self._since_sweep = 0
@@ -375,15 +585,28 @@ class Tracker:
             self._state[flowtable.N_SPANS] = 0
             at = reassemble.flush(ended, at, self._streams, self._parked, self._spans, self._state)
             self._walk(nothing)
+        self._unwrap()
         flows = self._flows[ended]
-        self.n_encrypted += int((flows["kind"] == handshake.TLS_FLOW).sum())
+        layers = flows["layer"][flows["layer"] >= 0].tolist()
+        is_open, streams = np.zeros(len(flows), bool), np.zeros(0, np.int64)
+        if layers and self._unwrapper is not None:
+            self._read_opened(self._unwrapper.conclude(layers, self))
+            flows = self._flows[ended]
+            is_open = np.array([self._unwrapper.is_opened(layer) for layer in flows["layer"].tolist()], bool)
+            is_open |= flows["connection"] >= 0
+            for i in np.flatnonzero((flows["layer"] >= 0) & ~is_open).tolist():
+                is_open[i] = self._tell(int(ended[i]))
+            flows = self._flows[ended]
+            streams = np.array([i for layer in layers for i in self._unwrapper.streams_of(layer)], np.int64)
+        self.n_encrypted += int(((flows["kind"] == handshake.TLS_FLOW) & ~is_open).sum())
         self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
         superseded = self._superseded()
         carried = flows["connection"][flows["connection"] >= 0].astype(np.int64)
-        chosen = np.concatenate([superseded, carried])
+        chosen = np.concatenate([superseded, carried, streams])
         finished = [self._gather(chosen, is_evicted=is_evicted)] if len(chosen) else []
         self._release_heads(ended)
         self._release_candidates(flows["candidate"])
+        self._release_layers(layers)
         flowtable.remove_flows(ended, self._slots, self._flows, self._free, self._keys, self._state)
         if self._state[flowtable.N_USED_SLOTS] > len(self._slots) // 2:
             self._fill_slots()
@@ -396,6 +619,69 @@ class Tracker:
         self._free_some(chosen)
         self._opening_state[handshake.N_CANDIDATES] -= len(chosen)
 
+    def _tell(self, flow: int) -> bool:
+        """Say what can be said of a TLS connection that was never opened; whether there is anything."""
+        row = self._flows[flow]
+        layer = int(row["layer"])
+        client = int(self._layers[layer]["client"])
+        if self._unwrapper is None or client < 0:
+            return False
+        sides = [client, 1 - client]
+        place = self._server_of(row, client)
+        told = self._unwrapper.tell(
+            layer,
+            place,
+            self._shapes[layer],
+            self._cutters[2 * layer : 2 * layer + 2][sides],
+            self._streams[2 * flow : 2 * flow + 2][sides],
+        )
+        if told is None:
+            return False
+        state = self._opening_state
+        if not state[handshake.FREE_CONNECTIONS]:
+            self._grow_connections(len(self._connections))
+        index = handshake.begin_connection(
+            self._connections,
+            self._sides,
+            self._free_connections,
+            state,
+            row,
+            flow,
+            client,
+            handshake.COMPLETE,
+            frames.IN_STEP,
+            frames.IN_STEP,
+        )
+        connection = self._connections[index]
+        if told.evidence[0] == Evidence.TLS_ALERT:
+            connection["handshake"] = handshake.FAILED
+            connection["response_packet"], connection["opened_ns"] = told.close_packet[0], told.close_ns[0]
+        else:
+            for side, kind in enumerate(told.sent):
+                if kind in (Received.EMPTY, Received.SEALED):
+                    walk = self._sides[2 * index + side]
+                    walk["close"] = RECEIVED.index(kind)
+                    walk["close_packet"], walk["close_ns"] = told.close_packet[side], told.close_ns[side]
+        self._told[index] = told
+        return True
+
+    @staticmethod
+    def _server_of(row: Rows, client: int) -> Place:
+        end = "b" if client == 0 else "a"
+        return Place(int(row[f"{end}_hi"]), int(row[f"{end}_lo"]), int(row[f"{end}_port"]), None)
+
+    def _release_layers(self, layers: list[int]) -> None:
+        state = self._layer_state
+        # field by field, and one by one, it takes 20 us
+        self._shapes.view(np.uint8).reshape(len(self._shapes), SEALED.itemsize)[layers] = 0
+        for layer in layers:
+            if self._unwrapper is not None:
+                self._unwrapper.forget(layer)
+            self._layers["in_use"][layer] = records.FREE
+            self._cutters["off"][2 * layer : 2 * layer + 2] = -1
+            self._free_layers[state[records.FREE_LAYERS]] = layer
+            state[records.FREE_LAYERS] += 1
+
     def _free_some(self, chosen: Rows) -> None:
         """Enter these CONNECTION rows among the free ones."""
         state = self._opening_state
@@ -405,7 +691,7 @@ class Tracker:
 
     def _superseded(self) -> Rows:
         """Connections after which their flow carried another one; nothing more can happen to them."""
-        return np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] == 1))
+        return np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] != GOES_ON))
 
     def _release_heads(self, ended: Rows) -> None:
         """Give back the slots of heads that never became complete."""
@@ -418,11 +704,24 @@ class Tracker:
     def _gather(self, chosen: Rows, *, is_evicted: bool) -> Finished:
         """Copy the rows of these connections and make their places free."""
         connections = self._connections[chosen].copy()
-        order = np.lexsort((connections["ordinal"], self._flows["first_ns"][connections["flow"]]))
+        begun = self._flows["first_ns"][connections["flow"]]
+        order = np.lexsort((connections["http2_stream"], connections["ordinal"], begun))
         chosen, connections = chosen[order], connections[order]
         flow = connections["flow"].astype(np.int64)
         client = connections["client_stream"].astype(np.int64)
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
+        wraps: list[Wrap | None] = [None] * len(chosen)
+        by_stream, refused = np.zeros((len(chosen), 2), bool), np.zeros(len(chosen), bool)
+        if self._unwrapper is not None:
+            wraps = [self._unwrapper.wrap_of(layer) for layer in self._flows["layer"][flow].tolist()]
+            for i, wrap in enumerate(wraps):
+                if wrap is not None and int(connections["handshake"][i]) == handshake.COMPLETE:
+                    self._unwrapper.see(self._server_of(self._flows[flow[i]], int(client[i]))._replace(sni=wrap.sni))
+            on_streams = np.flatnonzero(connections["http2_stream"])
+            self._n_streams -= len(on_streams)
+            self._n_ended -= int((connections["finished"] == ENDED).sum())
+            for i in on_streams.tolist():
+                by_stream[i], refused[i] = self._unwrapper.take_end(int(chosen[i]), streams[i])
         stalled = streams["n_stalled"] >= reassemble.STALLED_RETRANSMISSIONS
         silent = self._clock_ns - streams["stalled_ns"] >= SILENCE_AFTER_STALL_NS
         finished = Finished(
@@ -432,8 +731,12 @@ class Tracker:
             self._sides[np.stack([2 * chosen, 2 * chosen + 1], axis=1)],
             [self._requests.pop(i, None) for i in chosen.tolist()],
             [self._responses.pop(i, None) for i in chosen.tolist()],
+            wraps,
+            [self._told.pop(i, None) for i in chosen.tolist()],
+            by_stream,
+            refused,
             np.full(len(chosen), is_evicted),
-            connections["finished"] == 1,
+            connections["finished"] == SUPERSEDED,
             np.any(stalled & silent, axis=1),
         )
         self._connections["in_use"][chosen] = 0

@@ -6,7 +6,10 @@ Little-endian, times in nanoseconds. Knows nothing of what is inside a packet, a
 import struct
 from typing import BinaryIO
 
-SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
+SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET, DECRYPTION_SECRETS = 0x0A0D0D0A, 1, 6, 10
+TLS_KEY_LOG = 0x544C534B
+"""Type of secrets: lines of a key log (section 4.7)."""
+
 END, NAME, TIME_RESOLUTION = 0, 2, 9
 """Options of an interface (section 4.2)."""
 
@@ -48,6 +51,15 @@ class PcapngWriter:
         self._write(INTERFACE_DESCRIPTION, struct.pack("<HHI", link_type, 0, 0) + options)
         self._n_interfaces += 1
         return self._n_interfaces - 1
+
+    def write_secrets(self, key_log: bytes) -> None:
+        """Write a Decryption Secrets Block, before the packets that it opens.
+
+        Args:
+            key_log: Lines in the NSS key log format.
+
+        """
+        self._write(DECRYPTION_SECRETS, struct.pack("<II", TLS_KEY_LOG, len(key_log)) + _padded(key_log))
 
     def write(self, interface: int, ts_ns: int, data: bytes, wire_bytes: int) -> None:
         """Write a packet.

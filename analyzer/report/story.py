@@ -81,6 +81,8 @@ def nothing_found(document: dict[str, Any], language: Language) -> list[str]:
     texts = [language.label("report.no_websocket" if document["packets"] else "report.no_close")]
     if "midstream" in document["unseen"]:
         texts.append(language.label("report.begun_before"))
+    if "encrypted" in document["unseen"]:
+        texts.append(language.label("report.give_keys"))
     return texts
 
 
@@ -94,7 +96,7 @@ def place(record: int | None, evidence: str, language: Language, *, source: str 
 
 
 def _close(kind: str, code: int | None, reason: str | None, language: Language) -> str:
-    name = f"story.close_{kind if kind in ('status', 'empty', 'short') else 'cut'}"
+    name = f"story.close_{kind if kind in ('status', 'empty', 'short', 'sealed') else 'cut'}"
     said = language.label(name, code=code)
     return language.label("story.with_reason", close=said, reason=visible(reason)) if reason else said
 
@@ -155,24 +157,27 @@ def _tell_end(story: dict[str, Any], language: Language) -> str:
 
 def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
     """Which side sent a Close first, and what came back."""
-    closes = [side for side in ("client", "server") if story[f"{side}_close"] != "none"]
+    closes = [side for side in ("client", "server") if story[f"{side}_close"] not in ("none", "unknown")]
     # numbers tell which came first only inside one file
     key = "record" if len({story[f"{side}_close_source"] for side in closes}) < 2 else "time"
     closes.sort(key=lambda side: story[f"{side}_close_{key}"])
+    is_unknown = story["initiator"] == "unknown"
+    is_sealed = is_unknown and any(view["evidence"].startswith("sealed") for view in story["views"])
     values: dict[str, object] = {}
     for side, (who, what, where) in zip(
         closes, (("side", "close", "place"), ("other", "answer", "answer_place")), strict=False
     ):
-        capital = "side_first" if who == "side" and story["initiator"] != "both" else "side"
+        capital = "side_first" if who == "side" and story["initiator"] != "both" and not is_sealed else "side"
         values[who] = language.label(f"{capital}.{side}")
         values[what] = _close(
             story[f"{side}_close"], story[f"{side}_close_code"], story[f"{side}_close_reason"], language
         )
         source = _elsewhere(story[f"{side}_close_source"], story)
         values[where] = place(story[f"{side}_close_record"], "", language, source=source)
+    if is_sealed:
+        return [language.label(f"story.sealed_{('none', 'one', 'both')[len(closes)]}", **values)]
     if len(closes) == 2:
         return [language.label("story.crossed" if story["initiator"] == "both" else "story.answered", **values)]
-    is_unknown = story["initiator"] == "unknown"
     if closes:
         return [language.label("story.maybe_answered" if is_unknown else "story.unanswered", **values)]
     if story["handshake"] in ("complete", "missing"):

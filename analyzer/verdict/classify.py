@@ -59,7 +59,15 @@ def crossed(a: Rows, b: Rows) -> Mask:
 
 
 def classify(
-    from_peer: Rows, own: Rows, *, handshake: Rows, is_client: bool, evicted: Rows, vanished: Rows, answered: Rows
+    from_peer: Rows,
+    own: Rows,
+    *,
+    handshake: Rows,
+    is_client: bool,
+    evicted: Rows,
+    vanished: Rows,
+    answered: Rows,
+    refused: Rows,
 ) -> Views:
     """Decide one endpoint's view of every connection.
 
@@ -71,6 +79,7 @@ def classify(
         evicted: Connections that a limit dropped.
         vanished: Connections with unanswered retransmissions, then silence.
         answered: Connections whose upgrade request got an answer that was captured.
+        refused: Connections whose request the server said it never looked at (row 22).
 
     """
     p, e = from_peer, own
@@ -180,8 +189,13 @@ def classify(
     decide(vanished, None, undone, Evidence.VANISHED, NOTHING)
     decide(undecided.copy(), None, undone, Evidence.OPEN_END, NOTHING)
 
+    # 19, 20: END_STREAM and RST_STREAM are to a stream what FIN and RST are to TCP
+    for end, why in ((Evidence.NO_CLOSE_FIN, Evidence.STREAM_END), (Evidence.NO_CLOSE_RST, Evidence.STREAM_RESET)):
+        by_stream = np.where(moment == OWN_RST, e["by_stream"], p["by_stream"])
+        evidence[(evidence == end) & by_stream] = why
+
     # 34, 35: without a handshake nothing is sure
     confidence[(handshake == MISSING) & (confidence == Confidence.HIGH)] = Confidence.MEDIUM
 
-    has_row = np.full(n, True) if is_client else ~np.isin(handshake, (REJECTED, FAILED))
+    has_row = ~refused if is_client else ~refused & ~np.isin(handshake, (REJECTED, FAILED))
     return Views(code, provenance, evidence, confidence, moment, has_row)

@@ -30,11 +30,16 @@ from analyzer.model import (
     Values,
     anomaly_names,
 )
-from analyzer.verdict import classify
+from analyzer.verdict import classify, opaque
 from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, or_none
 
 REPLY_EXPECTED_NS = 1_000_000_000
 """How long a capture must go on after a Close before a missing reply is noted."""
+
+ENDS = ((End.FIN, End.RST), (End.STREAM_END, End.STREAM_RESET))
+"""How a transport can end: of TCP, of an HTTP/2 stream."""
+
+KNOWN_ENDS = (*ENDS[0], *ENDS[1])
 
 SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
@@ -55,8 +60,8 @@ class _Heads:
     """The openings' heads, read."""
 
     def __init__(self, finished: Finished) -> None:
-        self.requests = [None if head is None else parse_request(head) for head in finished.requests]
-        self.responses = [None if head is None else parse_response(head) for head in finished.responses]
+        self.requests = [parse_request(head) if isinstance(head, bytes) else head for head in finished.requests]
+        self.responses = [parse_response(head) if isinstance(head, bytes) else head for head in finished.responses]
 
     def check_answers(self) -> list[Anomaly]:
         """What is wrong with each answer."""
@@ -111,9 +116,12 @@ class _Names:
         started = np.datetime_as_string(self._finished.flows["first_ns"].astype("datetime64[ns]")).tolist()
         stamps = " ".join(started).replace("-", "").replace(":", "").split(" ")
         ordinals = self._finished.connections["ordinal"].tolist()
+        on_streams = self._finished.connections["http2_stream"].tolist()
         return [
-            f"{stamp}Z-{client}-{server}" + (f"-{ordinal + 1}" if ordinal else "")
-            for stamp, client, server, ordinal in zip(stamps, self.client, self.server, ordinals, strict=True)
+            f"{stamp}Z-{client}-{server}" + (f"-s{stream}" if stream else f"-{ordinal + 1}" if ordinal else "")
+            for stamp, client, server, ordinal, stream in zip(
+                stamps, self.client, self.server, ordinals, on_streams, strict=True
+            )
         ]
 
 
@@ -144,9 +152,12 @@ def to_tables(
             evicted=finished.evicted,
             vanished=finished.vanished,
             answered=finished.connections["response_packet"] > 0,
+            refused=finished.refused,
         )
         for side in (CLIENT, SERVER)
     ]
+    for side in (CLIENT, SERVER):
+        opaque.put_views(views[side], finished.told, side)
     story = _tell(finished, sent, closes, state, answer_bits)
     names = _Names(finished)
     connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, files)
@@ -171,7 +182,8 @@ def _tell(
     first = moments.argmin(axis=0)
     has_ended = (moments.min(axis=0) < np.iinfo(np.int64).max) & ~finished.superseded
     ended_ns = np.where(has_ended, times[first, np.arange(n)], 0)
-    end = [End.FIN if at % 2 == 0 else End.RST for at in first.tolist()]
+    by_stream = np.take_along_axis(finished.by_stream, first[:, None] // 2, axis=1)[:, 0].tolist()
+    end = [ENDS[of_stream][at % 2] for at, of_stream in zip(first.tolist(), by_stream, strict=True)]
     ended_by: list[Endpoint | None] = [Endpoint.CLIENT if at < 2 else Endpoint.SERVER for at in first.tolist()]
     for i in np.flatnonzero(~has_ended).tolist():
         ended_by[i] = None
@@ -195,9 +207,15 @@ def _tell(
     initiator[has_crossed] = Initiator.BOTH
     initiator[np.isin(state, (handshake.REJECTED, handshake.FAILED)) & ~both] = Initiator.NONE
 
+    is_told = opaque.is_told(finished.told)
+    for i in np.flatnonzero(is_told).tolist():
+        one = finished.told[i]
+        initiator[i] = Initiator.UNKNOWN if one is None else one.initiator
+
     opened_ns = np.where(connections["opened_ns"] > 0, connections["opened_ns"], connections["request_ns"])
     opened_ns = np.where(opened_ns > 0, opened_ns, flows["first_ns"])
     anomalies = _conduct(finished, sent, closes, answer_bits, has_crossed, ended_ns, has_ended, first)
+    anomalies = [0 if told else bits for told, bits in zip(is_told.tolist(), anomalies, strict=True)]
     return _Story(
         initiator.tolist(),
         end,
@@ -295,7 +313,7 @@ def _closes_table(
     keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel().tolist()
     is_whole = all(keep)
     moments = [_moments(finished, views[side], side, files) for side in (CLIENT, SERVER)]
-    known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
+    known_end = np.array([end in KNOWN_ENDS for end in story.end], bool)
 
     def both(of_client: Sequence[Any], of_server: Sequence[Any]) -> list[Any]:
         """The two views' values in turn, without those of endpoints that have no view."""
@@ -319,7 +337,7 @@ def _closes_table(
         return make
 
     def received(side: int) -> list[Received]:
-        return [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()]
+        return _closes_sent(finished, side)
 
     def anomalies(side: int) -> list[list[str]]:
         bits = finished.sides[:, side]["anomalies"] | closes[side].anomalies
@@ -409,15 +427,17 @@ def _connections_table(
     catalogue: Catalogue,
     files: Numbering,
 ) -> Table:
-    n = len(story.end)
     rows = finished.connections
-    known_end = np.array([end in (End.FIN, End.RST) for end in story.end], bool)
+    known_end = np.array([end in KNOWN_ENDS for end in story.end], bool)
     columns: dict[str, Values] = {
         "connection": lambda: names.connection,
         "source": files.sources_of(finished.flows["first_packet"]),
         "client": lambda: names.client,
         "server": lambda: names.server,
-        "transport": ["tcp"] * n,
+        "transport": ["tcp" if wrap is None else wrap.transport for wrap in finished.wraps],
+        "sni": lambda: [wrap and wrap.sni for wrap in finished.wraps],
+        "alpn": lambda: [wrap and wrap.alpn for wrap in finished.wraps],
+        "tls_version": lambda: [wrap and wrap.tls_version for wrap in finished.wraps],
         "host": heads.of_request("host"),
         "path": heads.of_request("path"),
         "subprotocol": heads.of_response("protocol"),
@@ -451,8 +471,9 @@ def _side_columns(
     walk = finished.sides[:, side]
     has_close = walk["close"] != frames.NO_CLOSE
     has_code = view.has_row & (view.provenance != Provenance.UNDETERMINED)
+    is_read = ~opaque.is_told(finished.told)
     return {
-        f"{name}_close": lambda: [RECEIVED[kind] for kind in walk["close"].tolist()],
+        f"{name}_close": lambda: _closes_sent(finished, side),
         f"{name}_close_code": closes.codes,
         f"{name}_close_reason": closes.reasons,
         f"{name}_close_time": lambda: or_none(walk["close_ns"], has_close),
@@ -466,12 +487,18 @@ def _side_columns(
         f"{name}_view_provenance": lambda: or_none(view.provenance, view.has_row),
         f"{name}_view_evidence": lambda: or_none(view.evidence, view.has_row),
         f"{name}_view_confidence": lambda: or_none(view.confidence, view.has_row),
-        f"{name}_frames": lambda: walk["frames"].tolist(),
-        f"{name}_messages": lambda: walk["messages"].tolist(),
-        f"{name}_bytes": lambda: walk["payload_bytes"].tolist(),
-        f"{name}_largest_message_bytes": lambda: walk["largest_bytes"].tolist(),
-        f"{name}_gap_bytes": lambda: walk["gap_bytes"].tolist(),
+        f"{name}_frames": lambda: or_none(walk["frames"], is_read),
+        f"{name}_messages": lambda: or_none(walk["messages"], is_read),
+        f"{name}_bytes": lambda: or_none(walk["payload_bytes"], is_read),
+        f"{name}_largest_message_bytes": lambda: or_none(walk["largest_bytes"], is_read),
+        f"{name}_gap_bytes": lambda: or_none(walk["gap_bytes"], is_read),
     }
+
+
+def _closes_sent(finished: Finished, side: int) -> list[Received]:
+    """What the first Close of one side was."""
+    kinds = [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()]
+    return opaque.received_names(finished.told, kinds, side)
 
 
 def _timings(finished: Finished, story: _Story, known_end: classify.Mask) -> dict[str, list[Any]]:

@@ -7,9 +7,12 @@ import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
 from analyzer.capture.tracker import Finished
-from analyzer.model import LOCAL_ONLY, SENT, VIOLATIONS, Anomaly, Rows, anomaly_names
+from analyzer.model import LOCAL_ONLY, RECEIVED, SENT, VIOLATIONS, Anomaly, Received, Rows, anomaly_names
 
 CLIENT, SERVER = 0, 1
+
+SEALED_CLOSE = RECEIVED.index(Received.SEALED)
+"""SIDE `close` of one that was never opened (docs/sealed.md)."""
 
 
 def or_none(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
@@ -64,7 +67,7 @@ class Closes:
     def reasons(self) -> list[str | None]:
         """Reasons: None without a Close or with one cut off, empty where it gave none."""
         kinds = self.kind.tolist()
-        unread = (frames.NO_CLOSE, frames.CUT_CLOSE)
+        unread = (frames.NO_CLOSE, frames.CUT_CLOSE, SEALED_CLOSE)
         return [None if kind in unread else self._read(i).reason for i, kind in enumerate(kinds)]
 
     def names(self) -> list[list[str]]:
@@ -114,6 +117,7 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     seen_to = mine["next_pos"] + (mine["fin_packet"] > 0)
     facts["tail_missing"] = (mine["acked_pos"] > seen_to) | (mine["fin_packet"] > 0) & ~facts["complete"]
     facts["tail_missing"] |= (mine["rst_packet"] > 0) & ~facts["rst_in_place"]
+    facts["by_stream"] = finished.by_stream[:, side]
     return facts
 
 

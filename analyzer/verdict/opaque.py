@@ -1,0 +1,163 @@
+"""Connections whose TLS was never opened: of which something is said, and what (rows 17, 18 and 23 to 26).
+
+A connection is spoken of only where it is asserted or likely to carry a WebSocket; all others are merely counted.
+"""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from analyzer.capture.alert import FATAL
+from analyzer.capture.mark import Place
+from analyzer.capture.records import IN_STEP
+from analyzer.capture.sealed import ASKED, Told
+from analyzer.model import SEALED_END, Confidence, Evidence, Initiator, Provenance, Received, Rows
+from analyzer.verdict import classify, sealed
+from analyzer.verdict.classify import Views
+from analyzer.verdict.sealed import CODES
+
+if TYPE_CHECKING:
+    from analyzer.capture.tls import Session
+
+MAX_SEEN = 4096
+"""WebSocket servers that are remembered, so that a failed TLS handshake with one of them is told."""
+
+HARMLESS = ("close_notify", "user_canceled")
+"""Alerts that are no failure (RFC 8446 section 6.1)."""
+
+
+class Asserted(NamedTuple):
+    """What the user says is WebSocket: server names, patterns such as `*.example.org` among them, and server ports."""
+
+    hosts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+
+    def holds(self, place: Place) -> bool:
+        """Whether it is said of this server."""
+        name = (place.sni or "").lower()
+        return place.port in self.ports or any(name and fnmatch.fnmatchcase(name, host.lower()) for host in self.hosts)
+
+
+class Opaque:
+    """Decides what is said of connections that were never opened, and remembers which servers speak WebSocket."""
+
+    def __init__(self, asserted: Asserted) -> None:
+        self._asserted = asserted
+        self.is_asserting = any(asserted)
+        self._seen: dict[Place, None] = {}
+
+    def see(self, place: Place) -> None:
+        """A WebSocket was seen there."""
+        if len(self._seen) < MAX_SEEN:
+            self._seen[place] = None
+
+    def may_tell(self, shape: Rows) -> bool:
+        """Whether it is worth while to look at a connection at all."""
+        return bool(self._seen or self.is_asserting or int(shape["shortish_turns"]) or int(shape["short_turns"]))
+
+    def judge(self, session: "Session", place: Place, row: Rows, cutters: Rows, streams: Rows) -> Told | None:
+        """What is said of one connection, None where nothing is.
+
+        Args:
+            session: Its TLS, as far as it was read.
+            place: Its server.
+            row: SEALED.
+            cutters: CUTTER rows, the client's first.
+            streams: STREAM rows, the client's first.
+
+        """
+        is_asserted = self._asserted.holds(place)
+        if not session.is_established and int(row["phase"]) < ASKED:
+            return _failed(session) if is_asserted or place in self._seen else None
+        told = sealed.judge_one(
+            row,
+            _ends(cutters, streams),
+            version=session.version_number,
+            suite=session.suite_number,
+            offers=session.alpn_offers,
+            selected=session.alpn,
+            is_asserted=is_asserted or place in self._seen,
+        )
+        if not told.is_websocket:
+            return None
+        self.see(place)
+        return told
+
+
+def _failed(session: "Session") -> Told | None:
+    """TLS that ended with an alert before it was established (rows 17 and 18)."""
+    for alert in session.alerts:
+        if alert.name is not None and alert.name not in HARMLESS and (session.is_13 or alert.level == FATAL):
+            none, packet, ns = Received.NONE, alert.mark.packet, alert.mark.ts_ns
+            return Told(
+                True,
+                Confidence.HIGH,
+                Initiator.NONE,
+                (none, none),
+                (Evidence.TLS_ALERT, Evidence.TLS_ALERT),
+                (Confidence.HIGH, Confidence.HIGH),
+                (packet, packet),
+                (ns, ns),
+            )
+    return None
+
+
+def _ends(cutters: Rows, streams: Rows) -> tuple[Rows, Rows]:
+    """SEALED_END of the client and of the server."""
+    ends = np.zeros(2, SEALED_END)
+    for side in range(2):
+        mine, theirs, cutter = streams[side], streams[1 - side], cutters[side]
+        for name in ("fin_ns", "fin_packet", "rst_ns", "rst_packet"):
+            ends[side][name] = mine[name]
+        next_pos = int(mine["next_pos"])
+        is_whole = int(mine["fin_packet"]) > 0 and next_pos >= int(mine["fin_pos"])
+        is_whole |= int(mine["rst_packet"]) > 0 and next_pos == int(mine["rst_pos"])
+        is_whole |= int(theirs["rst_packet"]) > 0 and next_pos >= int(mine["acked_pos"])
+        in_step = int(cutter["walk"]) == IN_STEP and not int(cutter["left_bytes"]) and not int(cutter["have_bytes"])
+        ends[side]["is_complete"] = is_whole and in_step
+    return ends[0], ends[1]
+
+
+WITHOUT_END = (Evidence.OPEN_END, Evidence.VANISHED, Evidence.EVICTED, Evidence.GAP)
+
+TLS_FAILED = 1015
+"""What an endpoint makes up where TLS could not be established (RFC 6455 section 7.4.1)."""
+
+
+def put_views(views: Views, told: Sequence[Told | None], endpoint: int) -> None:
+    """Replace the views of connections that were never opened.
+
+    Args:
+        views: Of one endpoint; changed in place.
+        told: One for each connection, None for those that were opened or never encrypted.
+        endpoint: 0 for the client, 1 for the server.
+
+    """
+    for i, one in enumerate(told):
+        if one is None:
+            continue
+        evidence, code, provenance = one.evidence[endpoint], 0, Provenance.UNDETERMINED
+        if evidence == Evidence.SEALED and views.evidence[i] in WITHOUT_END:
+            continue  # it had no end that could be judged
+        moment = classify.NOTHING
+        if evidence == Evidence.TLS_ALERT:
+            code, provenance, moment = TLS_FAILED, Provenance.SYNTHESIZED, classify.ANSWER
+        elif evidence in CODES:
+            code, provenance = CODES[evidence], Provenance.INFERRED
+            moment = classify.CLOSE if evidence == Evidence.SEALED_EMPTY_CLOSE else classify.PEER_FIN
+        elif evidence == Evidence.SEALED_CLOSE:
+            moment = classify.CLOSE
+        views.code[i], views.provenance[i], views.evidence[i] = code, provenance, evidence
+        views.confidence[i], views.moment[i] = one.confidence[endpoint] if code else None, moment
+
+
+def is_told(told: Sequence[Told | None]) -> classify.Mask:
+    """Connections that were never opened."""
+    return np.array([one is not None for one in told], bool)
+
+
+def received_names(told: Sequence[Told | None], known: list[Received], side: int) -> list[Received]:
+    """What Close each side sent, by what was told where nothing was opened."""
+    return [kind if one is None else one.sent[side] for one, kind in zip(told, known, strict=True)]
