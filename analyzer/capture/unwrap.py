@@ -318,12 +318,10 @@ class Unwrapper:
         session = wrapped.session
         if session is None:
             return
-        needs_keys = State.WAITING in session.states and session.needs_keys
-        if needs_keys and self._secrets is not None and self._secrets.refresh():
+        if _lacks_keys(session) and self._secrets is not None and self._secrets.refresh():
             for some in session.retry():
                 self._deliver(spans, wrapped, layer_row, some, host)
-            needs_keys = State.WAITING in session.states and session.needs_keys
-        if needs_keys and (self._secrets is None or not self._secrets.may_come):
+        if (self._secrets is None or not self._secrets.may_come) and _lacks_keys(session):
             self._give_up(spans, wrapped, layer_row, host)
         if session.state is State.SEALED:
             layer_row["depth"] = min(int(layer_row["depth"]), records.HELLOS)
@@ -550,6 +548,11 @@ class Unwrapper:
             self.n_unread += http2.n_unread_requests + http2.n_unread_answers
         self._lanes.forget(layer)
         self._n_held_bytes -= self._waiting.pop(layer, 0)
+
+
+def _lacks_keys(session: Session) -> bool:
+    """Whether a direction waits for secrets that may still come."""
+    return State.WAITING in session.states and session.needs_keys
 
 
 def _put_ends(streams: Rows, ends: Sequence[StreamEnd | None]) -> list[bool]:
