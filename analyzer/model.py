@@ -694,6 +694,8 @@ CONNECTIONS = (
     Column("sni", "text", "TLS server name"),
     Column("alpn", "text", "TLS application protocol"),
     Column("tls_version", "text", "TLS version"),
+    Column("tls_alert", "text", "alert by which TLS failed: who sent it, and its name (client unknown_ca)"),
+    Column("likelihood", "enum", "of a connection that nothing opened: how likely it is a WebSocket, high or medium"),
     Column("host", "text", "Host header"),
     Column("path", "text", "request target"),
     Column("subprotocol", "text", "Sec-WebSocket-Protocol of the answer"),

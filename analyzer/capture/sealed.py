@@ -255,3 +255,5 @@ class Told(NamedTuple):
     confidence: tuple[Confidence | None, Confidence | None]
     close_packet: tuple[int, int]
     close_ns: tuple[int, int]
+    alert: tuple[int, str] | None = None
+    """Who sent the alert by which TLS failed (0 the client, 1 the server), and its name."""

@@ -469,6 +469,7 @@ def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue
     """One connection, with its closes, in the fields that its story is told from."""
     names = ["connection", "source", "client", "server", "host", "path", "handshake", "http_status", "opened"]
     names += [
+        "tls_alert",
         "subprotocol",
         "duration_s",
         "ended",

@@ -120,6 +120,9 @@ def tell(story: dict[str, Any], language: Language) -> list[str]:
         status = story["http_status"]
         name = "story.rejected" if status else "story.rejected_unreadable"
         lines.append(language.label(name, status=status))
+    elif story["tls_alert"]:
+        side, _, name = story["tls_alert"].partition(" ")
+        lines.append(language.label("story.tls_failed", side=language.label(f"side.{side}"), name=name))
     elif story["handshake"] == "failed":
         lines.append(language.label("story.failed"))
     lines += _tell_closes(story, language)

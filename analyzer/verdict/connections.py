@@ -12,6 +12,7 @@ import numpy.typing as npt
 from analyzer.capture import frames, handshake
 from analyzer.capture.head import check_answer, parse_request, parse_response
 from analyzer.capture.numbering import Numbering
+from analyzer.capture.sealed import Told
 from analyzer.capture.tracker import Finished
 from analyzer.knowledge.catalogue import Catalogue
 from analyzer.model import (
@@ -438,6 +439,8 @@ def _connections_table(
         "sni": lambda: [wrap and wrap.sni for wrap in finished.wraps],
         "alpn": lambda: [wrap and wrap.alpn for wrap in finished.wraps],
         "tls_version": lambda: [wrap and wrap.tls_version for wrap in finished.wraps],
+        "tls_alert": lambda: [_name_alert(told) for told in finished.told],
+        "likelihood": lambda: [told and told.likelihood for told in finished.told],
         "host": heads.of_request("host"),
         "path": heads.of_request("path"),
         "subprotocol": heads.of_response("protocol"),
@@ -493,6 +496,14 @@ def _side_columns(
         f"{name}_largest_message_bytes": lambda: or_none(walk["largest_bytes"], is_read),
         f"{name}_gap_bytes": lambda: or_none(walk["gap_bytes"], is_read),
     }
+
+
+def _name_alert(told: Told | None) -> str | None:
+    """Who sent the alert by which TLS failed, and its name."""
+    if told is None or told.alert is None:
+        return None
+    side, name = told.alert
+    return f"{(Endpoint.CLIENT, Endpoint.SERVER)[side]} {name}"
 
 
 def _closes_sent(finished: Finished, side: int) -> list[Received]:

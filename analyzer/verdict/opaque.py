@@ -100,6 +100,7 @@ def _failed(session: "Session") -> Told | None:
                 (Confidence.HIGH, Confidence.HIGH),
                 (packet, packet),
                 (ns, ns),
+                (0 if alert.direction == session.client else 1, alert.name),
             )
     return None
 
