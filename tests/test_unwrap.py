@@ -190,6 +190,7 @@ def test_an_asserted_connection_without_keys_has_a_row():
     for asserted in (Asserted(("*.example",)), Asserted(("CHAT.example",)), Asserted((), (443,))):
         closes, (row,), tracker = analyze(talk.pcap(), asserted=asserted)
         assert (row["transport"], row["sni"], row["host"], row["client_frames"]) == ("tls", "chat.example", None, None)
+        assert row["likelihood"] == "high"
         assert {view["provenance"] for view in closes} == {"undetermined"}
         assert tracker.n_encrypted == 0
     assert analyze(talk.pcap(), asserted=Asserted(("*.org",), (8443,)))[1] == []
@@ -315,6 +316,7 @@ def test_a_failed_handshake_with_a_known_server_is_1015():
     ]
     assert [str(row["handshake"]) for row in connections] == ["complete", "failed"]
     assert connections[1]["sni"] == "chat.example"
+    assert [row["tls_alert"] for row in connections] == [None, "server handshake_failure"]
     assert tracker.n_encrypted == 0
     closes, connections, tracker = analyze(bad.pcap())
     assert (closes, connections, tracker.n_encrypted) == ([], [], 1)
@@ -519,6 +521,28 @@ def test_a_header_block_that_is_too_long_is_counted(tmp_path):
     talk.end()
     _, _, (row,) = gather(stream(talk.write(tmp_path / "x.pcap")))
     assert row["skipped_streams"] == 1
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 100])
+def test_when_a_stream_that_ended_leaves_changes_nothing(every):
+    """A Close and RST_STREAM in one segment, acknowledged later: however often the tracker looks for what is over."""
+    both = Streams()
+    both.open(1)
+    server = both.ends[1]
+    server.send_data(1, close(4000, "bye"))
+    server.reset_stream(1, 8)
+    both.talk.say(SERVER, server.data_to_send(), ack=None)
+    both.talk.ack(CLIENT)
+    both.open(3)
+    both.talk.end()
+    (chunk,) = Reader(io.BytesIO(both.talk.pcap()), "test").chunks()
+    tracker, found = Tracker(), []
+    for i in range(0, len(chunk.packets), every):
+        tracker._since_sweep = 1 << 40
+        found += tracker.feed(chunk._replace(packets=chunk.packets[i : i + every], first_packet=i + 1))
+    closes, _ = to_rows([*found, *tracker.finish()])
+    told = [(row["code"], row["evidence"], row["confidence"]) for row in closes if row["connection"].endswith("-s1")]
+    assert told[0] == (4000, "status", "medium")
 
 
 def test_goaway_leaves_what_it_takes_and_refuses_the_rest():

@@ -600,7 +600,7 @@ class Tracker:
             streams = np.array([i for layer in layers for i in self._unwrapper.streams_of(layer)], np.int64)
         self.n_encrypted += int(((flows["kind"] == handshake.TLS_FLOW) & ~is_open).sum())
         self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
-        superseded = self._superseded()
+        superseded = self._superseded(ended)
         carried = flows["connection"][flows["connection"] >= 0].astype(np.int64)
         chosen = np.concatenate([superseded, carried, streams])
         finished = [self._gather(chosen, is_evicted=is_evicted)] if len(chosen) else []
@@ -689,9 +689,27 @@ class Tracker:
         self._free_connections[free : free + len(chosen)] = chosen
         state[handshake.FREE_CONNECTIONS] += len(chosen)
 
-    def _superseded(self) -> Rows:
-        """Connections after which their flow carried another one; nothing more can happen to them."""
-        return np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] != GOES_ON))
+    def _superseded(self, over: Rows | None = None) -> Rows:
+        """Connections to which nothing more can happen while their flow goes on.
+
+        An HTTP/2 stream that ended waits until TCP has acknowledged its end, whenever this is asked; not so on flows
+        that are `over`.
+        """
+        found = np.flatnonzero((self._connections["in_use"] == 1) & (self._connections["finished"] != GOES_ON))
+        unwrapper = self._unwrapper
+        if unwrapper is None or not self._n_ended:
+            return found
+        rows = self._connections[found]
+        flow, client = rows["flow"].astype(np.int64), rows["client_stream"].astype(np.int64)
+        waits = rows["finished"] == ENDED
+        if over is not None:
+            waits &= ~np.isin(flow, over)
+        acked = self._streams["acked_pos"]
+        for i in np.flatnonzero(waits).tolist():
+            places = 2 * flow[i] + client[i], 2 * flow[i] + 1 - client[i]
+            waits[i] = not unwrapper.is_settled(int(found[i]), int(acked[places[0]]), int(acked[places[1]]))
+        settled: Rows = found[~waits]
+        return settled
 
     def _release_heads(self, ended: Rows) -> None:
         """Give back the slots of heads that never became complete."""

@@ -537,6 +537,14 @@ class Unwrapper:
         self._refused.discard(connection)
         return _put_ends(streams, self._ends.pop(connection, [None, None])), is_refused
 
+    def is_settled(self, connection: int, client_acked_pos: int, server_acked_pos: int) -> bool:
+        """Whether TCP has acknowledged how both sides ended an HTTP/2 stream, as far as that matters to the other."""
+        ends = self._ends.get(connection, (None, None))
+        for end, other, acked_pos in zip(ends, ends[::-1], (client_acked_pos, server_acked_pos), strict=True):
+            if end is not None and acked_pos < end.mark.end_pos and not (other is not None and other.is_reset):
+                return False
+        return True
+
     def forget(self, layer: int) -> None:
         """Let go of a connection."""
         wrapped = self._wrapped.pop(layer, None)
