@@ -109,7 +109,7 @@ class Talk:
         return self
 
     def judge(self, is_asserted=True, offers=("http/1.1",), selected=None):
-        return sealed.judge_one(
+        return sealed.judge(
             self.row,
             (self.ends[0], self.ends[1]),
             version=self.version,
@@ -460,22 +460,6 @@ def test_an_upgrade_is_not_given_up():
         assert not records.is_hopeless(talk.keepalive().row)
 
 
-def test_many_are_judged_at_once():
-    talks = [
-        Talk().after(500).client(8).server(4).notify(SERVER).end(SERVER),
-        Talk().keepalive().after(5000).end(CLIENT),
-    ]
-    rows = np.array([t.row for t in talks], SEALED)
-    ends = np.array([t.ends for t in talks], SEALED_END)
-    more = {"version": [0x0304] * 2, "suite": [0x1301] * 2, "offers": [()] * 2, "selected": [None] * 2}
-    told = sealed.judge(rows, ends, **more, is_asserted=[True] * 2)
-    assert told.initiator.tolist() == [Initiator.CLIENT, Initiator.NONE]
-    assert told.evidence.tolist() == [[CLOSE, CLOSE], [NOTHING, NOTHING]]
-    assert told.close_packet[0].tolist() == list(talks[0].judge().close_packet)
-    none = sealed.judge(rows[:0], ends[:0], version=[], suite=[], offers=[], selected=[], is_asserted=[])
-    assert none.evidence.shape == (0, 2)
-
-
 extremes = st.one_of(st.integers(0, 400), st.sampled_from([-(2**63), -1, 2**31, 2**62, 2**63 - 1]))
 lengths = st.integers(0, 65_535) | st.sampled_from([19, 21, 23, 25])
 kinds = st.sampled_from([20, 21, 22, 23, 23, 23, 255])
@@ -496,7 +480,7 @@ def test_anything_at_all_is_judged(noted, version, suite, data):
         ends[side] = (*(data.draw(extremes) for _ in range(4)), True)
     records.is_hopeless(row)
     for is_asserted in (False, True):
-        told = sealed.judge_one(row, (ends[0], ends[1]), version=version, suite=suite, is_asserted=is_asserted)
+        told = sealed.judge(row, (ends[0], ends[1]), version=version, suite=suite, is_asserted=is_asserted)
         for evidence, confidence in zip(told.evidence, told.confidence, strict=True):
             assert (evidence in sealed.CODES) == (confidence is not None)
 
@@ -514,7 +498,7 @@ def judge_recorded(connection, is_asserted):
     for side, how, us, packet in connection["ends"]:
         if ends[side][f"{how}_packet"] == 0:
             ends[side][f"{how}_packet"], ends[side][f"{how}_ns"] = packet, us * 1000
-    return sealed.judge_one(
+    return sealed.judge(
         rows[0], (ends[0], ends[1]), version=connection["version"], suite=connection["suite"],
         offers=tuple(connection["alpn"]), selected=connection["selected"], is_asserted=is_asserted,
     )  # fmt: skip

@@ -71,7 +71,7 @@ class Opaque:
         is_asserted = self._asserted.holds(place)
         if not session.is_established and int(row["phase"]) < ASKED:
             return _failed(session) if is_asserted or place in self._seen else None
-        told = sealed.judge_one(
+        told = sealed.judge(
             row,
             _ends(cutters, streams),
             version=session.version_number,

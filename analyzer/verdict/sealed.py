@@ -5,11 +5,7 @@ section 5.5). It claims only what is left when all that looks the same has been 
 without keys is never judged. Directions: 0 is the client, 1 the server.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from analyzer.capture import sealed
 from analyzer.capture.sealed import (
@@ -79,25 +75,8 @@ class Record(NamedTuple):
         return max(low, 0), -1 if low > MAX_CLOSE_BODY_BYTES else min(high, MAX_CLOSE_BODY_BYTES)
 
 
-class Judged(NamedTuple):
-    """`Told` of many connections, one element each; where there are two columns, the client's is the first."""
-
-    is_websocket: npt.NDArray[np.bool_]
-    likelihood: npt.NDArray[np.object_]
-    initiator: npt.NDArray[np.object_]
-    sent: npt.NDArray[np.object_]
-    evidence: npt.NDArray[np.object_]
-    confidence: npt.NDArray[np.object_]
-    close_packet: npt.NDArray[np.int64]
-    close_ns: npt.NDArray[np.int64]
-
-
 CODES = {Evidence.SEALED_EMPTY_CLOSE: 1005, Evidence.SEALED_NO_CLOSE: 1006}
 """The code that an endpoint reports, inferred; every other evidence here leaves it undetermined."""
-
-PAIRED = ("sent", "evidence", "confidence", "close_packet", "close_ns")
-KINDS: dict[str, type] = {"is_websocket": np.bool_, "close_packet": np.int64, "close_ns": np.int64}
-"""Fields of `Told` with a value for each side, and those that are no objects."""
 
 
 def last_records(row: Rows, direction: int, version: int, suite: int) -> list[Record]:
@@ -268,48 +247,6 @@ def _third(pair: _Pair, answers: list[Record]) -> Record | None:
 
 
 def judge(
-    rows: Rows,
-    ends: Rows,
-    *,
-    version: Sequence[int],
-    suite: Sequence[int],
-    offers: Sequence[tuple[str, ...]],
-    selected: Sequence[str | None],
-    is_asserted: Sequence[bool],
-) -> Judged:
-    """What the records of many connections tell: `judge_one` for each.
-
-    Args:
-        rows: SEALED.
-        ends: SEALED_END, one row a connection, the client's in the first column.
-
-    """
-    n = len(rows)
-    told = [
-        judge_one(
-            rows[i],
-            (ends[i, CLIENT], ends[i, SERVER]),
-            version=int(version[i]),
-            suite=int(suite[i]),
-            offers=tuple(offers[i]),
-            selected=selected[i],
-            is_asserted=bool(is_asserted[i]),
-        )
-        for i in range(n)
-    ]
-
-    def column(name: str, kind: type) -> Rows:
-        result: Rows = np.empty((n, 2) if name in PAIRED else n, kind)
-        for i, one in enumerate(told):
-            result[i] = getattr(one, name)
-        return result
-
-    return Judged(
-        **{name: column(name, KINDS.get(name, object)) for name in Told._fields},
-    )
-
-
-def judge_one(
     row: Rows,
     ends: tuple[Rows, Rows],
     *,

@@ -76,7 +76,7 @@ def judge(connection: dict, *, is_asserted: bool) -> sealed.Told:
     for side, how, us, packet in connection["ends"]:
         if ends[side][f"{how}_packet"] == 0:
             ends[side][f"{how}_packet"], ends[side][f"{how}_ns"] = packet, us * 1000
-    return sealed.judge_one(
+    return sealed.judge(
         rows[0], (ends[0], ends[1]), version=connection["version"], suite=connection["suite"],
         offers=tuple(connection["alpn"]), selected=connection["selected"], is_asserted=is_asserted,
     )  # fmt: skip
