@@ -20,7 +20,6 @@ from analyzer.capture.tracker import MAX_FLOWS, Tracker
 from analyzer.errors import CaptureError
 from analyzer.keys import check_keys
 from analyzer.knowledge import catalogue as knowledge
-from analyzer.logs import catalogue as formats_catalogue
 from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS, Table
 from analyzer.pool import Result
 from analyzer.progress import choose
@@ -114,7 +113,9 @@ def prepare(paths: Iterable[Path], settings: Settings) -> list[sources.Source]:
     settings.zone()
     check_keys(settings.keys)
     if settings.formats:
-        formats_catalogue.load(*settings.formats)
+        from analyzer.logs import catalogue
+
+        catalogue.load(*settings.formats)
     return sources.find_sources(paths)
 
 

@@ -1,7 +1,6 @@
 """The command line: wiring only. Data goes to standard output, messages to standard error."""
 
 import contextlib
-import difflib
 import gc
 import os
 import sys
@@ -54,6 +53,8 @@ class DefaultGroup(click.Group):
         if first not in self.commands:
             if first == "-" or first.startswith("-") or Path(first).exists() or any(c in first for c in "*?["):
                 return "report", self.commands["report"], args
+            import difflib
+
             near = difflib.get_close_matches(first, self.commands, n=1, cutoff=0.6)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             looks = "" if near else " It is neither a command nor an existing path; see wsclose --help."

@@ -19,9 +19,6 @@ from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
 from analyzer.errors import CaptureError, UsageError
 from analyzer.keys import KeyRing
 from analyzer.knowledge import catalogue as knowledge
-from analyzer.logs import catalogue as formats_catalogue
-from analyzer.logs.reader import LogReader
-from analyzer.logs.timestamp import Clock
 from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter, Table
 from analyzer.packing import Unpacked
 from analyzer.selection import Selection
@@ -256,13 +253,18 @@ class _LogReading:
     """Lines to rows."""
 
     def __init__(self, file: Unpacked, source: sources.Source, settings: Settings) -> None:
+        # captures need none of it, and it takes as long as opening one does
+        from analyzer.logs import catalogue
+        from analyzer.logs.reader import LogReader
+        from analyzer.logs.timestamp import Clock
+
         self._file = file
         self._settings = settings
         self._n_bytes = 0
         changed_ns = source.changed_ns()
         self._clock = Clock(zone=settings.zone(), newest_ns=time.time_ns() if changed_ns is None else changed_ns)
         self._reader = LogReader(
-            formats_catalogue.load(*settings.formats),
+            catalogue.load(*settings.formats),
             self._clock,
             source.name,
             dedupe=settings.dedupe,

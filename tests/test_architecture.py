@@ -103,7 +103,7 @@ def test_scapy_stands_in_one_module_only():
     assert users in ([], ["capture.scapy_io"])
 
 
-HEAVY = ("pandas", "numba", "scapy", "matplotlib")
+HEAVY = ("pandas", "numba", "scapy", "matplotlib", "cryptography", "analyzer.logs.catalogue")
 
 
 @pytest.mark.parametrize(

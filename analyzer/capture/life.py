@@ -20,7 +20,6 @@ from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble
 from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.tracker import Finished, Tracker
-from analyzer.capture.unwrap import Secrets
 from analyzer.errors import UsageError
 from analyzer.keys import KeyRing
 from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Rows, Table
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analyzer.capture.http2_event import Answered, Requested
+    from analyzer.capture.unwrap import Secrets
 
 MAX_EVENTS = 20_000
 """Events of one life; beyond it only the Closes and the end of the transport are told, the rest is counted."""
@@ -212,7 +212,7 @@ def parse_wanted(connection: Mapping[str, Any]) -> Wanted:
 class NarrowTracker(Tracker):
     """A tracker that sees one TCP connection only: the wanted one, and those between the same ports after it."""
 
-    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...] = (), secrets: Secrets | None = None) -> None:
+    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...] = (), secrets: "Secrets | None" = None) -> None:
         super().__init__(ports=ports, secrets=secrets)
         self._wanted = wanted
         self._has_begun = False
@@ -246,7 +246,7 @@ class _Follower(NarrowTracker):
     """Reads one TCP connection in small steps, and writes down what each step met."""
 
     def __init__(
-        self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int, secrets: Secrets | None = None
+        self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int, secrets: "Secrets | None" = None
     ) -> None:
         super().__init__(wanted, ports=ports, secrets=secrets)
         self.numbering = Numbering()

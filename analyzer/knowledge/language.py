@@ -77,6 +77,7 @@ class Language:
         self._english = dict(_labels(_read("en")))
         self._texts = {} if code == "en" else _read(code)
         self._labels = self._english if code == "en" else dict(_labels(self._texts))
+        self._groups: dict[str, list[str]] = {}
 
     def label(self, key: str, **values: object) -> str:
         """A label by its dotted key, with these values in the places that it names in braces.
@@ -92,7 +93,9 @@ class Language:
 
     def group(self, name: str) -> list[str]:
         """All labels of a group."""
-        return [self.label(key) for key in self._english if key.startswith(f"{name}.")]
+        if name not in self._groups:
+            self._groups[name] = [self.label(key) for key in self._english if key.startswith(f"{name}.")]
+        return self._groups[name]
 
     def has(self, key: str) -> bool:
         """Whether English has such a label."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -44,6 +44,10 @@ FAINT = "bright_black"
 BAR_WIDTH = 10
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
+FIELD_INDENT = 2
+MIN_FIELD_WIDTH = 10
+"""Columns before the label of a field, and those that its text gets at least."""
+
 MIN_WIDTH_FOR_BARS = 76
 ANSWERS_SHOWN = 3
 """Diagnoses that the first screen names."""
@@ -80,11 +84,14 @@ def page(out: TextIO, width: int | None) -> Iterator[Console]:
 
 def print_field(console: Console, language: Language, name: str, text: str) -> None:
     """Print a text with the label of a field before it; all fields of a language are as wide."""
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=max(map(cell_len, language.group("field"))), no_wrap=True, style=FAINT)
-    grid.add_column(ratio=1, overflow="fold")
-    grid.add_row(language.label(f"field.{name}"), Text(text))
-    console.print(Padding(grid, (0, 0, 0, 2)))
+    wide = max(map(cell_len, language.group("field")))
+    room = max(console.width - wide - FIELD_INDENT - 1, MIN_FIELD_WIDTH)
+    label = set_cell_size(language.label(f"field.{name}"), wide)
+    lines = Text()
+    for line in Text(text).wrap(console, room, overflow="fold"):  # a table takes five times as long
+        lines.append(" " * FIELD_INDENT).append(label, FAINT).append(" ").append_text(line).append("\n")
+        label = " " * wide
+    console.print(lines, end="", soft_wrap=True)
 
 
 def _bar(share: float) -> Text:
