@@ -417,6 +417,10 @@ RECORD = np.dtype(
 )
 """A TLS record (RFC 8446 section 5.1), or bytes of HTTP/2 as they came; `off` is where its body lies in the arena."""
 
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+"""`kind` of a RECORD of TLS (RFC 8446 section 5.1). In TLS 1.3 alerts and handshake messages that are sealed are
+APPLICATION_DATA, too."""
+
 LANE = np.dtype(
     [
         ("seq", "i8"),

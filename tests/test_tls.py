@@ -14,7 +14,7 @@ from tlswire import Handmade, Record, Wire, make_certificate, make_contexts, mes
 from analyzer.capture import half, hello, tls
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.mark import Mark
-from analyzer.capture.suite import SUITES, inner_size
+from analyzer.capture.suite import SUITES, VERSIONS, inner_size
 from analyzer.capture.tls import Plain, Session, State
 
 V1, V11, V12, V13 = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -825,6 +825,8 @@ def test_suites_have_iana_s_names_as_openssl_prints_them():
 
 
 def test_sizes_of_what_is_inside_agree_with_real_records(conversations):
+    numbers = {name: number for number, name in VERSIONS.items()}
+    suites = {suite.name: number for number, suite in SUITES.items()}
     for name, wire, _ in conversations:
         version = wire.ends[0].version()
         if version == "TLSv1":
@@ -833,14 +835,15 @@ def test_sizes_of_what_is_inside_agree_with_real_records(conversations):
             records = [r for r in wire.records if r.direction == direction and r.kind == DATA][-4:]
             sent = wire.sent[direction]
             for record, text in zip(records[-4 if version == "TLSv1.3" else -3 :][:3], sent, strict=True):
-                least, most = inner_size(version, name, len(record.body))
+                least, most = inner_size(numbers[version], suites[name], len(record.body))
                 assert least <= len(text) <= most
                 assert most == len(text) or "CBC" in name
-    assert inner_size("TLSv1.3", "TLS_AES_128_GCM_SHA256", 19) == (0, 2)
-    assert inner_size("TLSv1.2", "TLS_RSA_WITH_AES_128_GCM_SHA256", 24) == (0, 0)
-    assert inner_size("TLSv1.2", "TLS_RSA_WITH_AES_128_GCM_SHA256", 23) is None
-    assert inner_size("TLSv1.2", "0x1234", 99) is None
-    assert inner_size(None, None, 99) is None
+    assert inner_size(0x0304, 0x1301, 19) == (2, 2)
+    assert inner_size(0x0303, 0x009C, 24) == (0, 0)
+    assert inner_size(0x0303, 0x009C, 23) is None
+    assert inner_size(0x0303, 0x1301, 99) is None
+    assert inner_size(0x0303, 0x1234, 99) is None
+    assert inner_size(0, 0, 99) is None
 
 
 def test_hellos_of_any_length(modern):

@@ -5,9 +5,8 @@ The caller encrypts the counter blocks that are planned here. Tags are not compa
 moved by a number of blocks that nobody who writes captures can know, so that errors do not cancel each other out.
 """
 
-from analyzer.capture.records import APPLICATION_DATA
 from analyzer.kernel import kernel
-from analyzer.model import Octets, Rows, int64
+from analyzer.model import APPLICATION_DATA, Octets, Rows, int64
 
 TAG_BYTES, EXPLICIT_BYTES = 16, 8
 

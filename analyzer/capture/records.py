@@ -8,7 +8,7 @@ import numpy as np
 
 from analyzer.capture import sealed, wire
 from analyzer.kernel import kernel, rare_kernel
-from analyzer.model import Octets, Rows, int64
+from analyzer.model import ALERT, HANDSHAKE, Octets, Rows, int64
 
 MAX_LAYERS = 1 << 16
 """TCP connections whose TLS or HTTP/2 is followed at once; those beyond are counted as `skipped_layers`."""
@@ -34,9 +34,8 @@ TLS, HTTP2 = 0, 1
 NOTHING, HELLOS, ALL = 0, 1, 2
 """LAYER `depth`: which records are handed on: none, those that open the connection and alerts, or every one."""
 
-CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
 LOST, PIECE = 0, 1
-"""RECORD kinds: content types of RFC 8446 section 5.1, an unknown number of lost records, a piece of HTTP/2."""
+"""RECORD kinds beside the content types of TLS: an unknown number of lost records, a piece of HTTP/2."""
 
 IN_STEP, OUT_OF_STEP = 0, 1
 """CUTTER `walk`."""

@@ -7,13 +7,22 @@ server. The version of TLS and the cipher need not be known yet.
 
 from typing import NamedTuple
 
+from analyzer.capture.suite import SUITES, TLS_1_0, inner_size
 from analyzer.kernel import kernel
-from analyzer.model import RECENT_RECORDS, RECORD_PAIRS, Confidence, Evidence, Initiator, Received, Rows, int64
+from analyzer.model import (
+    ALERT,
+    APPLICATION_DATA,
+    RECENT_RECORDS,
+    RECORD_PAIRS,
+    Confidence,
+    Evidence,
+    Initiator,
+    Received,
+    Rows,
+    int64,
+)
 
 CLIENT, SERVER = 0, 1
-
-ALERT, HANDSHAKE, APPLICATION = 21, 22, 23
-"""Types of records (RFC 8446 section 5.1). In TLS 1.3 alerts and handshake messages are APPLICATION records, too."""
 
 NOTIFY_BYTES = 19
 """An alert in TLS 1.3; with no cipher is a frame of the client so short."""
@@ -43,20 +52,8 @@ MAX_PAIR_BYTES = 208
 REPLY_NS = 400_000_000
 """Longest time to an answer that is believed to be one."""
 
-
-TLS11, TLS12, TLS13 = 0x0302, 0x0303, 0x0304
-
-TLS13_SUITES = frozenset({0x1301, 0x1302, 0x1303, 0x1304})
-"""With tags of 16 bytes; TLS_AES_128_CCM_8_SHA256 has 8."""
-
-GCM_SUITES = frozenset({0x009C, 0x009D, 0x009E, 0x009F, 0xC02B, 0xC02C, 0xC02F, 0xC030})
-CHACHA_SUITES = frozenset({0xCCA8, 0xCCA9, 0xCCAA})
-CBC_MACS = {
-    **dict.fromkeys((0x002F, 0x0035, 0x0033, 0x0039, 0xC009, 0xC00A, 0xC013, 0xC014), 20),
-    **dict.fromkeys((0x003C, 0x003D, 0x0067, 0x006B, 0xC023, 0xC027), 32),
-    **dict.fromkeys((0xC024, 0xC028), 48),
-}
-"""Bytes of MAC by cipher suite (IANA)."""
+AEAD_TAG_BYTES = 16
+"""Sizes of records are judged for AEADs with such tags; those of 8 bytes are for devices."""
 
 
 @kernel
@@ -74,7 +71,7 @@ def note(
             `end_pos` is the end of the record.
 
     """
-    if kind != APPLICATION and kind != ALERT:
+    if kind != APPLICATION_DATA and kind != ALERT:
         return
     order = int64(row["records"])
     row["records"] = order + 1
@@ -87,7 +84,7 @@ def note(
     row["recent_order"][direction, slot] = order
     row["recent_bytes"][direction, slot] = n_bytes
     row["recent_kind"][direction, slot] = kind
-    if kind != APPLICATION:
+    if kind != APPLICATION_DATA:
         return
     if direction == SERVER or n_bytes != NOTIFY_BYTES:
         row["last_pair"][direction] = 0
@@ -142,7 +139,7 @@ def note_pair(row: Rows, direction: int, n_bytes: int, ts_ns: int, ack_pos: int)
         return
     slot = (n_other - 1) % RECENT_RECORDS
     question = int64(row["recent_bytes"][other, slot])
-    if int64(row["recent_kind"][other, slot]) != APPLICATION or question > MAX_PAIR_BYTES:
+    if int64(row["recent_kind"][other, slot]) != APPLICATION_DATA or question > MAX_PAIR_BYTES:
         return
     asked_ns = int64(row["recent_ns"][other, slot])
     if asked_ns < 0 or ts_ns < 0:
@@ -209,38 +206,21 @@ def is_hopeless(row: Rows) -> bool:
 
 
 def plaintext(n_bytes: int, version: int, suite: int) -> tuple[int, int]:
-    """Least and greatest number of bytes that a record of this length holds; (0, n_bytes) where the cipher is unknown.
-
-    Padding of TLS 1.3 is taken to be absent (RFC 8446 section 5.4): the caller looks for it.
-    """
-    if not is_known(version, suite):
-        return 0, n_bytes
-    if version == TLS13:
-        low = high = n_bytes - 17
-    elif suite in GCM_SUITES:
-        low = high = n_bytes - 24
-    elif suite in CHACHA_SUITES:
-        low = high = n_bytes - 16
-    else:
-        mac = CBC_MACS[suite]
-        # MAC behind the ciphertext (RFC 7366), or inside of it; lengths are whole blocks of 16 in the ciphertext only
-        if (n_bytes - mac) % 16 == 0 and mac % 16:
-            low, high = n_bytes - mac - 32, n_bytes - mac - 17
-        else:
-            low, high = n_bytes - 32 - mac, n_bytes - 17 - mac
-    return max(low, 0), max(high, 0)
+    """Least and greatest number of bytes that a record of this length holds; (0, n_bytes) where that is not known."""
+    sizes = inner_size(version, suite, n_bytes) if is_known(version, suite) else None
+    return sizes or (0, n_bytes)
 
 
 def has_exact_sizes(version: int, suite: int) -> bool:
     """Whether a record's length tells to the byte what it holds."""
-    if version == TLS13:
-        return suite in TLS13_SUITES
-    return version == TLS12 and (suite in GCM_SUITES or suite in CHACHA_SUITES)
+    return is_known(version, suite) and SUITES[suite].mode != "cbc"
 
 
 def is_known(version: int, suite: int) -> bool:
     """Whether the cipher is one whose records can be judged; TLS 1.0 seals without an IV of its own for each record."""
-    return has_exact_sizes(version, suite) or (version in (TLS11, TLS12) and suite in CBC_MACS)
+    if version <= TLS_1_0 or inner_size(version, suite, MAX_PAIR_BYTES) is None:
+        return False
+    return SUITES[suite].mode == "cbc" or SUITES[suite].tag_bytes == AEAD_TAG_BYTES
 
 
 class Told(NamedTuple):

@@ -1,4 +1,4 @@
-"""Cipher suites by number: their IANA names, and what a name says about how records are sealed.
+"""Cipher suites and versions by number: their names, and what they say about how records are sealed.
 
 Knows the suites with AES in GCM, CCM and CBC and with ChaCha20-Poly1305; another one's records stay sealed.
 """
@@ -15,6 +15,9 @@ VERSIONS = {0x0300: "SSLv3", TLS_1_0: "TLSv1", TLS_1_1: "TLSv1.1", TLS_1_2: "TLS
 
 IV_BYTES = 16
 """Of AES-CBC; in front of each record since TLS 1.1 (RFC 4346 section 6.2.3.2)."""
+
+TLS_1_3_SUITES = 0x13
+"""First byte of the suites of TLS 1.3, which no other version has (RFC 8446 section B.4)."""
 
 EXPLICIT_BYTES = 8
 """Of a nonce in front of each record of AES-GCM and AES-CCM in TLS 1.2 (RFC 5288 section 3)."""
@@ -102,7 +105,6 @@ def _list_suites() -> dict[int, Suite]:
 
 
 SUITES = _list_suites()
-_BY_NAME = {suite.name: suite for suite in SUITES.values()}
 
 
 def name_suite(number: int) -> str:
@@ -110,21 +112,24 @@ def name_suite(number: int) -> str:
     return SUITES[number].name if number in SUITES else f"0x{number:04X}"
 
 
-def inner_size(version: str | None, cipher: str | None, n_body: int) -> tuple[int, int] | None:
+def inner_size(version: int, number: int, n_body: int) -> tuple[int, int] | None:
     """The least and the most bytes that a sealed record can hold, by the length in its header; None: not known.
 
-    TLS 1.3 may pad any record (RFC 8446 section 5.4), which nearly nobody does: then it holds the most. In the other
-    modes but CBC both are the same. CBC pads up to whole blocks (RFC 5246 section 6.2.3.2), taken here to be less than
-    one block more, as everybody does.
+    Both are the same in all modes but CBC, which pads up to whole blocks (RFC 5246 section 6.2.3.2), taken here to be
+    less than one block more, as everybody does; whether its MAC stands outside (RFC 7366) makes no difference then.
+    Padding of TLS 1.3 (RFC 8446 section 5.4) is taken to be absent: who needs to know looks for it.
     """
-    suite = _BY_NAME.get(cipher or "")
-    if suite is None or version not in VERSIONS.values():
+    suite = SUITES.get(number)
+    if suite is None or (version == TLS_1_3) != (number >> 8 == TLS_1_3_SUITES):
         return None
-    if version == "TLSv1.3":
+    block = 0
+    if version == TLS_1_3:
         most = n_body - suite.tag_bytes - 1
-        return (0, most) if most >= 0 else None
-    if suite.mode == "cbc":
-        most = n_body - suite.tag_bytes - 1 - (0 if version in ("SSLv3", "TLSv1") else IV_BYTES)
-        return (max(most - IV_BYTES + 1, 0), most) if most >= 0 else None
-    most = n_body - suite.tag_bytes - (0 if suite.mode == "chacha" else EXPLICIT_BYTES)
-    return (most, most) if most >= 0 else None
+    elif suite.mode == "cbc" and version in VERSIONS:
+        most = n_body - suite.tag_bytes - 1 - (0 if version <= TLS_1_0 else IV_BYTES)
+        block = IV_BYTES - 1
+    elif version == TLS_1_2:
+        most = n_body - suite.tag_bytes - (0 if suite.mode == "chacha" else EXPLICIT_BYTES)
+    else:
+        return None
+    return (max(most - block, 0), most) if most >= 0 else None

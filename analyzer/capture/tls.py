@@ -37,9 +37,7 @@ from analyzer.capture.half import (
 )
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.mark import Mark
-
-CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
-"""Content types of records (RFC 8446 section 5.1)."""
+from analyzer.model import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
 
 HELD_BYTES = 2**22
 """Records of one connection that wait for keys or for the other side's hello; when there are more, it is given up."""
@@ -329,7 +327,7 @@ class Session:
         if not self._is_13 and kind != APPLICATION_DATA:
             held = 0
         elif self._agreement.shows_sizes:
-            sizes = suite.inner_size(self.version, self.cipher, n_bytes)
+            sizes = suite.inner_size(self.version_number, self.suite_number, n_bytes)
             held = sizes[1] if sizes else UNKNOWN
         else:
             held = UNKNOWN

@@ -17,10 +17,9 @@ from analyzer.capture.http2_event import Answered, Data, Ended, GoneAway, Lost, 
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.lane import Flown, Lanes
 from analyzer.capture.mark import Mark, Place
-from analyzer.capture.records import ALERT, APPLICATION_DATA
 from analyzer.capture.sealed import Told
 from analyzer.capture.tls import Plain, Session
-from analyzer.model import SPAN, Octets, Rows
+from analyzer.model import ALERT, APPLICATION_DATA, SPAN, Octets, Rows
 
 MAX_HELD_BYTES = 1 << 26
 """Records held back until their keys come, over all connections; the oldest are given up first."""

@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 from analyzer.capture import sealed
 from analyzer.capture.sealed import (
-    ALERT,
     ASKED,
     CLIENT,
     REPLY_NS,
     SERVER,
-    TLS13,
     Told,
     has_exact_sizes,
     is_known,
     plaintext,
 )
+from analyzer.capture.suite import TLS_1_3
 from analyzer.model import (
+    ALERT,
     MAX_CLOSE_BODY_BYTES,
     RECENT_RECORDS,
     RECORD_PAIRS,
@@ -88,7 +88,7 @@ def last_records(row: Rows, direction: int, version: int, suite: int) -> list[Re
         n_bytes = int(row["recent_bytes"][direction, slot])
         low, high = plaintext(n_bytes, version, suite)
         is_alert = int(row["recent_kind"][direction, slot]) == ALERT
-        if version == TLS13 and direction == CLIENT and low < FRAME_BYTES[CLIENT]:
+        if version == TLS_1_3 and direction == CLIENT and low < FRAME_BYTES[CLIENT]:
             if low != 2:
                 continue  # a KeyUpdate, or an empty record
             is_alert = True
@@ -273,7 +273,7 @@ def judge(
     silent = Told(
         likely, likelihood, Initiator.UNKNOWN, (unknown, unknown), (Evidence.SEALED,) * 2, (None, None), (0, 0), (0, 0)
     )
-    is_padded = version == TLS13 and int(row["records"]) >= PADDED_RECORDS and int(row["padding"]) >= MIN_PADDING
+    is_padded = version == TLS_1_3 and int(row["records"]) >= PADDED_RECORDS and int(row["padding"]) >= MIN_PADDING
     may_be_h2 = selected == "h2" or ("h2" in offers and selected != "http/1.1")
     is_missing = int(row["misses"][CLIENT]) or int(row["misses"][SERVER])
     if not likely or may_be_h2 or is_padded or is_missing or not is_known(version, suite):
@@ -285,7 +285,7 @@ def judge(
     server_alert = next((r for r in server if r.is_alert), None)
     client, server = ([r for r in records if not r.is_alert] for records in (client, server))
     # in TLS 1.3 the server's last record of 2 bytes is a close_notify or an empty Close: both are tried
-    is_ambiguous = version == TLS13 and bool(server) and server[-1].low == 2
+    is_ambiguous = version == TLS_1_3 and bool(server) and server[-1].low == 2
     ways: list[tuple[list[Record], Record | None]] = [(server, server_alert)]
     if is_ambiguous:
         ways.insert(0, (server[:-1], server[-1]))
