@@ -27,7 +27,10 @@ FIRST_BYTES = 1 << 12
 """Enough to tell what a file is; most files of a directory are asked no more."""
 
 READ_BYTES = 1 << 18
-STEP_BYTES = 1 << 14
+STEP_BYTES = 1 << 12
+"""The first step into a packed member; each further one is twice as long, up to all that was read. What a member leaves
+over is copied, so that steps this short keep many small members from costing more than their size."""
+
 SALVAGED_BYTES = 4
 DAMAGES = (OSError, lzma.LZMAError, EOFError, ValueError)
 SNIFFED_BYTES = max(map(len, MAGIC))
@@ -72,12 +75,19 @@ class Unpacked(io.RawIOBase):
         self.compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "none")
         self._held = b"" if self.compression != "none" else head
         self._packed = head if self.compression != "none" else b""
+        self._at = 0  # so much of `_packed` was unpacked
+        self._step = STEP_BYTES
         self._member: Any = None
 
     @property
     def peeked(self) -> bool:
         """Whether bytes wait that were looked at, or not unpacked yet."""
-        return bool(self._held or self._packed)
+        return bool(self._held) or self._at < len(self._packed)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether the next read need not read from the stream beneath."""
+        return self.peeked or not getattr(self._member, "needs_input", True)
 
     def readable(self) -> bool:
         """Whether it can be read: always."""
@@ -114,9 +124,13 @@ class Unpacked(io.RawIOBase):
             n = self._raw.readinto(view) or 0
             self.n_packed_bytes += n
             return n
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        n = 0
+        while n < len(view) and (data := self.read(len(view) - n)):
+            view[n : n + len(data)] = data
+            n += len(data)
+            if not self._has_more:
+                break  # more may take its time to come
+        return n
 
     def _pull(self, most: int) -> bytes:
         data = self._raw.read(most) or b""
@@ -129,12 +143,10 @@ class Unpacked(io.RawIOBase):
         while self.damage is None and not self.is_cut:
             if self._member is None:
                 # members may be padded with zeros (tapes, some uploaders)
-                while not self._packed.lstrip(b"\0"):
-                    self._packed = self._pull(READ_BYTES)
-                    if not self._packed:
+                while not self._skip_zeros():
+                    if not self._pull_packed():
                         return b""
-                self._packed = self._packed.lstrip(b"\0")
-                self._member = OPENERS[self.compression]()
+                self._member, self._step = OPENERS[self.compression](), STEP_BYTES
             try:
                 out = self._unpack(most)
             except Exception as error:
@@ -147,6 +159,17 @@ class Unpacked(io.RawIOBase):
                 return out
         return b""
 
+    def _pull_packed(self) -> bool:
+        """Read more from the stream beneath; False at its end."""
+        self._packed, self._at = self._pull(READ_BYTES), 0
+        return bool(self._packed)
+
+    def _skip_zeros(self) -> bool:
+        """Step over zeros between members; False where nothing else is left of what was read."""
+        if self._packed[self._at : self._at + 1] == b"\0":
+            self._packed, self._at = self._packed[self._at :].lstrip(b"\0"), 0
+        return self._at < len(self._packed)
+
     def _damage(self, error: Exception) -> None:
         self.damage = f"the {self.compression} data is damaged ({str(error)[:80]})"
 
@@ -154,13 +177,14 @@ class Unpacked(io.RawIOBase):
         """One step; empty where it needs another."""
         member = self._member
         wants_input = getattr(member, "needs_input", True)
-        if not self._packed and wants_input:
-            self._packed = self._pull(READ_BYTES)
-            if not self._packed:
+        data = b""
+        if wants_input:
+            if self._at == len(self._packed) and not self._pull_packed():
                 self.is_cut = True
                 return b""
-        data = self._packed[:STEP_BYTES] if wants_input else b""
-        self._packed = self._packed[len(data) :]
+            data = self._packed[self._at : self._at + self._step]
+            self._at += len(data)
+            self._step = min(2 * self._step, READ_BYTES)
         # what a step finds damaged it does not hand out: gzip can take it again in smaller ones
         saved = member.copy() if self.compression == "gzip" else None
         try:
@@ -169,10 +193,10 @@ class Unpacked(io.RawIOBase):
             self._damage(error)
             return b"" if saved is None else _salvage(saved, data, most)
         if member.eof:
-            self._packed = member.unused_data + self._packed
+            self._at -= len(member.unused_data)
             self._member = None
         elif self.compression == "gzip":
-            self._packed = member.unconsumed_tail + self._packed
+            self._at -= len(member.unconsumed_tail)
         return out
 
 

@@ -16,7 +16,6 @@ from conftest import SAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer import analysis
 from analyzer.errors import CaptureError
 from analyzer.logs.catalogue import Catalogue
 from analyzer.logs.format import Format
@@ -212,7 +211,7 @@ def one_format(monkeypatch):
     head = {"id": "tiny", "title": "Tiny", "source": "https://example.org", "rule": "As RFC 6455 has it."}
     proof = {"sample": [{"line": "x"}], "reject": [{"line": "y"}]}
     catalogue = Catalogue([Format(head | proof | {"pattern": {"close": pattern}}, "test")])
-    monkeypatch.setattr(analysis.formats_catalogue, "load", lambda *directories: catalogue)
+    monkeypatch.setattr("analyzer.logs.catalogue.load", lambda *directories: catalogue)
 
 
 @pytest.mark.parametrize("kind", PACKERS)
