@@ -60,6 +60,9 @@ VALUES_KEPT = 10_000
 BINS_KEPT = 20_000
 """Steps of time that are told apart; with more of them the step grows."""
 
+TIMED_CELLS_KEPT = 4 * BINS_KEPT
+"""Counts by step and cell; with more of them the step grows, too. Each takes 0.1 KB: 10 MB at most."""
+
 AUTO_STEPS_NS = tuple(n * 1_000_000 for n in (10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000))
 """Steps of time that are tried where none was asked for; each divides the next, so that counts merge."""
 
@@ -155,7 +158,7 @@ class Timeline:
         self._fit()
 
     def _fit(self) -> None:
-        while len(self._steps) > BINS_KEPT or (len(self.counts) > 10 * BINS_KEPT and len(self._steps) > 1):
+        while len(self._steps) > BINS_KEPT or (len(self.counts) > TIMED_CELLS_KEPT and len(self._steps) > 1):
             self._coarsen()
 
     def _coarsen(self) -> None:
