@@ -133,6 +133,14 @@ def test_the_timeline_grows_its_step_instead_of_its_size(monkeypatch):
     assert timeline(asked, 3 * NS)["is_coarser"]
 
 
+def test_the_timeline_grows_its_step_where_each_holds_many_kinds(monkeypatch):
+    monkeypatch.setattr(fold, "TIMED_CELLS_KEPT", 60)
+    counts = count([close(i, code=4000 + i % 5) for i in range(100)])
+    assert counts.timeline.step_ns == 10 * NS  # 1 s would make 100 counts; 10 s makes 10 steps of 5 codes
+    assert len(counts.timeline.counts) == 50
+    assert sum(counts.timeline.counts.values()) == 100
+
+
 def test_a_timeline_that_nobody_asked_a_step_for_is_readable():
     week = count([close(i * 600) for i in range(7 * 144)])
     shown = timeline(week, None)
