@@ -205,16 +205,14 @@ class _CaptureReading:
 
     def __init__(self, file: Unpacked, source: sources.Source, following: _Following) -> None:
         self._size = source.size_bytes() if file.compression == "none" else None
-        self._reader = Reader(file, source.name)
+        self._reader = Reader(following.keys.tap(file, source), source.name)
         self._following = following
         following.begin(source.name)
         following.keys.begin(source, self._reader.kind)
 
     def batches(self) -> Iterator[Batch | None]:
-        reader, keys = self._reader, self._following.keys
+        reader = self._reader
         for chunk in reader.chunks():
-            if keys.may_come:
-                keys.take(chunk.data)
             yield from self._following.feed(chunk, self._packets_to_come())
             if reader.first_ns is not None and reader.last_ns is not None:
                 self._following.extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)

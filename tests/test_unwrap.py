@@ -10,7 +10,6 @@ from pathlib import Path
 import h2.config
 import h2.connection
 import h2.settings
-import numpy as np
 import pytest
 from conftest import SAMPLES
 from packets import CLIENT, MASK, REQUEST, SERVER, Conversation, block, close, frame, pcapng, response
@@ -335,26 +334,6 @@ def test_a_failed_handshake_that_keys_open_is_told_as_without_them():
         assert views(closes) == {CLIENT: (1015, "synthesized", "tls_alert")}
         assert (str(row["handshake"]), tracker.n_encrypted) == ("failed", 0)
         assert [len(analyze(talk.pcap(), *keys)[1]), analyze(talk.pcap(), *keys)[2].n_encrypted] == [0, 1]
-
-
-def test_a_packet_with_false_keys_replaces_none(tmp_path):
-    """The random of a connection is seen by all; who sends false secrets under it must not hide its end."""
-    contexts = make_contexts()
-    talk = write_down(make_talk(contexts, *HELLO, *BYE))
-    talk.end()
-    lines = [line.split() for line in keys_of(contexts).read_text().splitlines() if not line.startswith("#")]
-    false = "".join(f"{label} {name} {'0' * len(secret)}\n" for label, name, secret in lines)
-    other = Conversation(sport=40001, dport=8080).open()
-    other.say(CLIENT, b"POST / HTTP/1.1\r\n\r\n" + false.encode())
-    path = tmp_path / "false.pcapng"
-    path.write_bytes(pcapng(other.packets + talk.packets))
-    ring = KeyRing([keys_of(contexts)])
-    ring.take(np.frombuffer(path.read_bytes(), np.uint8))
-    tracker = Tracker(secrets=ring)
-    found = []
-    for part in Reader(io.BytesIO(path.read_bytes()), "test").chunks():
-        found += tracker.feed(part)
-    assert views(to_rows([*found, *tracker.finish()])[0])[CLIENT] == (4001, "wire", "status")
 
 
 # ---- limits, and what no program sends

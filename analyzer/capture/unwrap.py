@@ -57,7 +57,7 @@ class Secrets(Protocol):
         """Whether there is any key, or may be."""
 
     def refresh(self) -> bool:
-        """Look for keys that were not there before; whether some came."""
+        """Look for keys that were not there before; whether some came, which `keys.version` tells, too."""
 
 
 class Judge(Protocol):
@@ -119,6 +119,7 @@ class Wrapped:
         streams: CONNECTION indexes of the WebSockets on its HTTP/2 streams.
         n_read: Records of application data that were opened in turn, by direction.
         n_slow: How many it takes until a lane opens them.
+        version: Of the key log when what it lacks was looked for the last time.
 
     """
 
@@ -134,6 +135,7 @@ class Wrapped:
         self.streams: dict[int, int] = {}
         self.n_read = [0, 0]
         self.n_slow = [FAST_AFTER_RECORDS, FAST_AFTER_RECORDS]
+        self.version = 0
         self.read_pos = [0, 0]
         self.ending: dict[int, tuple[int, int]] = {}
 
@@ -318,9 +320,12 @@ class Unwrapper:
         session = wrapped.session
         if session is None:
             return
-        if _lacks_keys(session) and self._secrets is not None and self._secrets.refresh():
-            for some in session.retry():
-                self._deliver(spans, wrapped, layer_row, some, host)
+        if _lacks_keys(session) and self._secrets is not None:
+            self._secrets.refresh()
+            if wrapped.version != self._keys.version:  # others may have found the keys that came
+                wrapped.version = self._keys.version
+                for some in session.retry():
+                    self._deliver(spans, wrapped, layer_row, some, host)
         if (self._secrets is None or not self._secrets.may_come) and _lacks_keys(session):
             self._give_up(spans, wrapped, layer_row, host)
         if session.state is State.SEALED:
@@ -519,7 +524,8 @@ class Unwrapper:
         secrets = None if random is None else self._keys.find(random)
         if random is None or secrets is None:
             return b""
-        return b"".join(f"{label} {random.hex()} {secret.hex()}\n".encode() for label, secret in secrets.items())
+        lines = ((label, secret) for label, rivals in secrets.items() for secret in rivals)
+        return b"".join(f"{label} {random.hex()} {secret.hex()}\n".encode() for label, secret in lines)
 
     def streams_of(self, layer: int) -> Iterator[int]:
         """CONNECTION indexes of its HTTP/2 streams that have not ended."""
@@ -560,7 +566,7 @@ class Unwrapper:
 
 def _lacks_keys(session: Session) -> bool:
     """Whether a direction waits for secrets that may still come."""
-    return State.WAITING in session.states and session.needs_keys
+    return (State.WAITING in session.states or session.held_bytes > 0) and session.needs_keys
 
 
 def _put_ends(streams: Rows, ends: Sequence[StreamEnd | None]) -> list[bool]:
