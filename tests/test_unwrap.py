@@ -19,6 +19,9 @@ from tlswire import Wire, make_contexts
 from analyzer.analysis import stream
 from analyzer.capture import records, unwrap
 from analyzer.capture.container import Reader
+from analyzer.capture.keylog import KeyLog
+from analyzer.capture.mark import Mark
+from analyzer.capture.tls import Session
 from analyzer.capture.tracker import Tracker
 from analyzer.keys import KeyRing
 from analyzer.verdict.opaque import Asserted, Opaque
@@ -336,6 +339,78 @@ def test_a_failed_handshake_that_keys_open_is_told_as_without_them():
         assert [len(analyze(talk.pcap(), *keys)[1]), analyze(talk.pcap(), *keys)[2].n_encrypted] == [0, 1]
 
 
+# ---- whoever sends a fatal alert reads nothing more
+
+
+def fail_tls(contexts, *, server_fails=True):
+    """One side gets a record that was damaged on its way to it, and says so; what it was sent besides is whole."""
+    wire = Wire(*contexts)
+    wire.send(0, REQUEST)
+    wire.send(1, response())
+    deaf = 1 if server_fails else 0
+    said = close(4001, "done", mask=MASK if server_fails else None)
+    wire.ends[1 - deaf].write(said)
+    good = wire.outward[1 - deaf].read()
+    wire.inward[deaf].write(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ssl.SSLError):
+        wire.ends[deaf].read(100)
+    wire.flush(deaf)
+    talk = write_down(wire.records[:-1])
+    return talk, header(wire.records[-1]) + wire.records[-1].body, good
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("server_fails", [True, False])
+def test_a_close_behind_a_fatal_alert_of_its_receiver_was_not_read(version, server_fails):
+    contexts = make_contexts(*VERSIONS[version])
+    talk, alert, good = fail_tls(contexts, server_fails=server_fails)
+    deaf, other = (SERVER, CLIENT) if server_fails else (CLIENT, SERVER)
+    talk.say(deaf, alert)
+    at = talk.say(other, good)
+    talk.fin(deaf)
+    talk.fin(other)
+    closes, (row,), _ = analyze(talk.pcap(), keys_of(contexts))
+    assert views(closes) == {deaf: (None, "undetermined", "late_close"), other: (1006, "synthesized", "no_close_fin")}
+    (view,) = (view for view in closes if view["endpoint"] == deaf)
+    assert (view["wire_code"], view["received"], row[f"{other}_close_record"]) == (4001, "status", at)
+
+
+def test_a_close_that_crosses_a_fatal_alert_was_not_read_either():
+    """Captured where the Close was sent: it stands before the alert, which does not acknowledge it."""
+    contexts = make_contexts()
+    talk, alert, good = fail_tls(contexts)
+    before = talk.seq[CLIENT]
+    talk.say(CLIENT, good)
+    talk.say(SERVER, alert, ack=before)
+    talk.end()
+    closes, _, _ = analyze(talk.pcap(), keys_of(contexts))
+    assert views(closes)[SERVER] == (None, "undetermined", "late_close")
+
+
+def test_a_close_that_a_fatal_alert_acknowledges_counts():
+    contexts = make_contexts()
+    talk, alert, good = fail_tls(contexts)
+    talk.say(CLIENT, good)
+    talk.say(SERVER, alert)
+    talk.end()
+    closes, _, _ = analyze(talk.pcap(), keys_of(contexts))
+    assert views(closes)[SERVER] == (4001, "wire", "status")
+
+
+def test_close_notify_of_the_receiver_does_not_keep_it_from_reading():
+    """RFC 8446 section 6.1: it ends one direction only."""
+    contexts = make_contexts()
+    wire = Wire(*contexts)
+    wire.send(0, REQUEST)
+    wire.send(1, response())
+    wire.close(1)
+    wire.ends[0].write(close(4001, "done", mask=MASK))
+    wire.flush(0)
+    talk = write_down(wire.records)
+    talk.end()
+    assert views(analyze(talk.pcap(), keys_of(contexts))[0])[SERVER] == (4001, "wire", "status")
+
+
 # ---- limits, and what no program sends
 
 
@@ -373,6 +448,53 @@ def test_records_that_never_end_hold_no_more_than_the_limit(monkeypatch):
     assert len(tracker._arena) <= 1 << 18
     assert tracker.n_skipped_records > 80
     tracker.finish()
+
+
+def half_a_hello(sport, n=1200):
+    """The beginning of a ClientHello that claims 60,000 bytes, in records."""
+    talk = Conversation(sport=sport, dport=443).open()
+    data = b"\x01" + (60_000).to_bytes(3, "big") + bytes(n)
+    for off in range(0, len(data), 1000):
+        part = data[off : off + 1000]
+        talk.say(CLIENT, b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part)
+    return talk
+
+
+def test_messages_that_never_end_hold_no_more_than_the_limit(monkeypatch):
+    monkeypatch.setattr(unwrap, "MAX_MESSAGE_BYTES", 50_000)
+    contexts = make_contexts()
+    late = half_a_hello(9_999, 100)
+    packets = [*late.packets, *(packet for i in range(100) for packet in half_a_hello(10_000 + i).packets)]
+    talk = write_down(make_talk(contexts, *HELLO, *BYE))
+    talk.end()
+    talk.packets += packets
+    ring = KeyRing([keys_of(contexts)])
+    tracker, found = Tracker(secrets=ring), []
+    for chunk in Reader(io.BytesIO(talk.pcap()), "test").chunks():
+        found += tracker.feed(chunk)
+    held = {layer: one.session.gathered_bytes for layer, one in tracker._unwrapper._wrapped.items() if one.session}
+    assert 48_000 < sum(held.values()) <= 50_000
+    assert held == {layer: tracker._unwrapper._gathering.get(layer, 0) for layer in held}
+    assert tracker._unwrapper._n_gathered_bytes == sum(held.values())
+    assert tracker.n_skipped_messages == sum(n == 0 for n in held.values()) - 1  # the one that was opened held none
+    assert views(to_rows([*found, *tracker.finish()])[0])[CLIENT] == (4001, "wire", "status")
+    assert not tracker._unwrapper._gathering
+
+
+def test_a_message_that_was_passed_over_leaves_the_next_in_step():
+    """Only that message is unread: a hello behind it is found where it stands."""
+    session = Session(KeyLog())
+    place = Mark(1, 1, 1, 1)
+    hello = Wire(*make_contexts()).records[0]
+    certificate = b"\x0b" + (5000).to_bytes(3, "big")  # type and length of what nobody reads
+    first = b"\x05" + (5000).to_bytes(3, "big")  # of a type that is read
+    session.read(0, 22, 0x0301, first + bytes(100), place)
+    assert session.gathered_bytes == 104
+    assert session.pass_messages() == 1
+    assert (session.gathered_bytes, session.pass_messages()) == (0, 0)
+    session.read(0, 22, 0x0301, bytes(4900) + certificate + bytes(3000), place)
+    session.read(0, 22, 0x0301, bytes(2000) + hello.body, place)
+    assert (session.client, session.sni) == (0, "chat.example")
 
 
 def test_too_many_layers_are_counted(monkeypatch):

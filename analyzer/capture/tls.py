@@ -146,6 +146,15 @@ class Session:
         return self._agreement.lacks or not self._agreement.has_secrets()
 
     @property
+    def gathered_bytes(self) -> int:
+        """What there is of handshake messages that are not complete."""
+        return len(self._halves[0].buffer) + len(self._halves[1].buffer)
+
+    def pass_messages(self) -> int:
+        """Pass over the handshake messages that are not complete, unread; how many there were."""
+        return sum(half.pass_message() for half in self._halves)
+
+    @property
     def client_random(self) -> bytes | None:
         """The random of the ClientHello, by which key logs name a connection; None while unknown."""
         return None if self._agreement.client is None else self._agreement.client.random

@@ -76,8 +76,8 @@ class Finished(NamedTuple):
     `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
     is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
     8441 section 5). `told` is what is said of TLS that could not be opened, `refused` a request that an HTTP/2 server
-    never looked at, `evicted` a limit's doing, `superseded` an attempt after which the same TCP connection carried
-    another one.
+    never looked at, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an
+    attempt after which the same TCP connection carried another one.
     """
 
     connections: Rows
@@ -89,6 +89,7 @@ class Finished(NamedTuple):
     wraps: "list[Wrap | None]"
     told: list[Told | None]
     by_stream: Rows
+    heard_pos: Rows
     refused: Rows
     evicted: Rows
     superseded: Rows
@@ -222,6 +223,11 @@ class Tracker:
     def n_skipped_requests(self) -> int:
         """HTTP/2 requests and answers whose headers could not be read."""
         return 0 if self._unwrapper is None else self._unwrapper.n_unread
+
+    @property
+    def n_skipped_messages(self) -> int:
+        """TLS handshake messages that were not complete when there was no room left to keep them."""
+        return 0 if self._unwrapper is None else self._unwrapper.n_passed
 
     @property
     def n_skipped_layers(self) -> int:
@@ -730,8 +736,12 @@ class Tracker:
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
         wraps: list[Wrap | None] = [None] * len(chosen)
         by_stream, refused = np.zeros((len(chosen), 2), bool), np.zeros(len(chosen), bool)
+        heard_pos = np.full((len(chosen), 2), np.iinfo(np.int64).max)
         if self._unwrapper is not None:
-            wraps = [self._unwrapper.wrap_of(layer) for layer in self._flows["layer"][flow].tolist()]
+            layers = self._flows["layer"][flow].tolist()
+            wraps = [self._unwrapper.wrap_of(layer) for layer in layers]
+            for i, layer in enumerate(layers):
+                heard_pos[i] = self._unwrapper.heard_pos_of(layer, int(client[i]))
             for i, wrap in enumerate(wraps):
                 if wrap is not None and int(connections["handshake"][i]) == handshake.COMPLETE:
                     self._unwrapper.see(self._server_of(self._flows[flow[i]], int(client[i]))._replace(sni=wrap.sni))
@@ -752,6 +762,7 @@ class Tracker:
             wraps,
             [self._told.pop(i, None) for i in chosen.tolist()],
             by_stream,
+            heard_pos,
             refused,
             np.full(len(chosen), is_evicted),
             connections["finished"] == SUPERSEDED,

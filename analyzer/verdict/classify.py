@@ -151,6 +151,9 @@ def classify(
     own_hidden = ~has_sent & (~e["seen"] | e["lost"] | e["tail_missing"])
     decide(has_close & (p["violation_packet"] > 0) & own_hidden, None, undone, Evidence.GAP, CLOSE)
 
+    # 7: a Close that came after E had failed TLS, behind which it reads nothing more (RFC 8446 section 6.2)
+    decide(has_close & p["close_unheard"], None, undone, Evidence.LATE_CLOSE, CLOSE)
+
     # 7, 8: a Close that came after E's FIN
     late = has_close & (e["fin_packet"] > 0) & (p["close_packet"] > e["fin_packet"])
     decide(late & (e["rst_packet"] > p["close_packet"]), None, undone, Evidence.LATE_CLOSE, CLOSE)

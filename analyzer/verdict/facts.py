@@ -93,6 +93,7 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     facts["close_packet"] = walk["close_packet"]
     has_end = walk["close_end_pos"] > 0
     facts["close_acked"] = has_end & (mine["acked_pos"] >= walk["close_end_pos"])
+    facts["close_unheard"] = has_end & (walk["close_end_pos"] > finished.heard_pos[:, side])
     facts["close_acks_peer"] = has_end & (walk["close_ack_pos"] >= other["close_end_pos"])
     broken = closes.anomalies & int(VIOLATIONS) != 0
     first = walk["violation_packet"].copy()
