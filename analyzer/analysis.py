@@ -112,7 +112,7 @@ def prepare(paths: Iterable[Path], settings: Settings) -> list[sources.Source]:
 
     """
     settings.zone()
-    check_keys(settings.keys)
+    check_keys(settings.keys, is_late=settings.late_keys)
     if settings.formats:
         formats_catalogue.load(*settings.formats)
     return sources.find_sources(paths)
@@ -403,6 +403,7 @@ class Analysis:
             step_ns=step_ns,
             selection=selection,
             language=language.load(lang),
+            keys=self._settings.keys,
         )
 
     def _fold(self, selection: Selection, step_ns: int | None) -> Counts:

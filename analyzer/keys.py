@@ -5,8 +5,9 @@ its packets carry is never looked at for keys: anyone may have written it.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from analyzer.capture.keyblock import KeyWalker, Tapped
 from analyzer.capture.keylog import KeyFile, KeyLog
@@ -15,6 +16,9 @@ from analyzer.sources import Source
 
 SEARCH_BYTES = 1 << 20
 """A capture is searched in pieces of so many bytes."""
+
+UNUSABLE = (MISSING, EMPTY, KEYLESS) = ("missing", "empty", "keyless")
+"""What may be wrong with a key log: it is not there, it is empty, no line in it is a key."""
 
 LABELS = (b"CLIENT_", b"SERVER_")
 """What key lines that are used begin with."""
@@ -40,6 +44,45 @@ def _open(path: Path, *, is_late: bool) -> KeyFile:
         return KeyFile(path, is_late=is_late)
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def weigh_keys(paths: Sequence[Path], sums: Mapping[str, int]) -> dict[str, Any]:
+    """What keys were good for, as reports tell it.
+
+    Args:
+        paths: The key logs that were given.
+        sums: Of columns of `inputs`.
+
+    Returns:
+        How many connections carried TLS, how many of them were opened, whether there was any secret, and the key logs
+        that hold none; one that is not there is of no concern where nothing was encrypted.
+
+    """
+    unusable = [(str(path), _status(path)) for path in paths]
+    return {
+        "connections": sums["tls"],
+        "opened": sums["tls_opened"],
+        "has_any": sums["secrets"] > 0,
+        "unusable": [
+            {"source": source, "status": status}
+            for source, status in unusable
+            if status is not None and (status != MISSING or sums["tls"])
+        ],
+    }
+
+
+def _status(path: Path) -> str | None:
+    """One of `UNUSABLE`, None for a key log that holds a secret."""
+    keys, n_bytes = KeyLog(), 0
+    try:
+        with path.open("rb") as file:
+            while data := file.read(SEARCH_BYTES):
+                n_bytes += len(data)
+                if keys.add(data, source=str(path)):
+                    return None
+    except OSError:
+        return MISSING
+    return KEYLESS if n_bytes else EMPTY
 
 
 class KeyRing:

@@ -113,6 +113,7 @@ class Tracker:
     Attributes:
         counters: What the dissecting kernel did not understand, by `Counter`.
         n_encrypted, n_midstream, n_evicted: Flows not looked into, and dropped.
+        n_tls, n_opened: Flows with TLS that are over, and those that keys opened.
 
     """
 
@@ -176,7 +177,7 @@ class Tracker:
         self._since_sweep = 0
         self._swept_ns = 0
         self.counters = np.zeros(len(Counter), np.int64)
-        self.n_encrypted = 0
+        self.n_encrypted = self.n_tls = self.n_opened = 0
         self.n_midstream = 0
         self.n_evicted = 0
         self._grow_flows(min(512, max_flows))
@@ -600,10 +601,12 @@ class Tracker:
             flows = self._flows[ended]
             is_open = np.array([self._unwrapper.is_opened(layer) for layer in flows["layer"].tolist()], bool)
             is_open |= flows["connection"] >= 0
+            self.n_opened += sum(map(self._unwrapper.was_opened, layers))
             for i in np.flatnonzero((flows["layer"] >= 0) & ~is_open).tolist():
                 is_open[i] = self._tell(int(ended[i]))
             flows = self._flows[ended]
             streams = np.array([i for layer in layers for i in self._unwrapper.streams_of(layer)], np.int64)
+        self.n_tls += int((flows["kind"] == handshake.TLS_FLOW).sum())
         self.n_encrypted += int(((flows["kind"] == handshake.TLS_FLOW) & ~is_open).sum())
         self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
         superseded = self._superseded(ended)

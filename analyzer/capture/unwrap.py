@@ -520,6 +520,12 @@ class Unwrapper:
             return wrapped.session is None or State.SEALED not in wrapped.session.states
         return wrapped.session is not None and wrapped.session.state is State.OPEN and wrapped.session.is_established
 
+    def was_opened(self, layer: int) -> bool:
+        """Whether keys opened any record of a connection."""
+        wrapped = self._wrapped.get(layer)
+        session = None if wrapped is None else wrapped.session
+        return wrapped is not None and session is not None and (wrapped.has_plain or session.state is State.OPEN)
+
     def see(self, place: Place) -> None:
         """A WebSocket was seen there."""
         if self._judge is not None:
