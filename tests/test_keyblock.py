@@ -110,9 +110,10 @@ def test_several_sections_of_either_byte_order():
 
 
 def test_the_shortest_key_line_in_a_packets_comment(writer):
-    shortest = line(1, "CLIENT_RANDOM", secret=32).strip()
-    assert walk(writer.section() + writer.packet(b"x", (1, shortest))) == [shortest]
-    assert 4 + len(shortest) >= keyblock.LEAST_BYTES - 4  # and four more bytes end the options
+    shortest = line(1, "SERVER_TRAFFIC_SECRET_0", secret=32).strip()
+    data = writer.pack("IIIII", 0, 0, 0, 4, 4) + b"data" + writer.options((1, shortest), end=False)
+    assert len(writer.options((1, shortest), end=False)) == keyblock.LEAST_BYTES
+    assert walk(writer.section() + writer.block(6, data)) == [shortest]
 
 
 def test_what_packets_carry_is_no_key(writer):

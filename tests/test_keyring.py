@@ -97,8 +97,9 @@ def test_where_nothing_is_encrypted_keys_are_not_missed(tmp_path):
     code, said, document = report(plain, "--keys", keys_of(others))
     assert (code, said) == (0, [])
     assert document["keys"] == {"connections": 0, "opened": 0, "has_any": True, "unusable": []}
-    missing = wsclose("report", plain, environment={"SSLKEYLOGFILE": str(tmp_path / "never")})
-    assert (missing.returncode, missing.stderr) == (0, b"")
+    for arguments, data in (([plain], None), (["-"], plain.read_bytes())):
+        done = wsclose("report", *arguments, data=data, environment={"SSLKEYLOGFILE": str(tmp_path / "never")})
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_lines_that_cannot_be_read_are_counted(sealed, tmp_path):

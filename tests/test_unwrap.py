@@ -235,6 +235,30 @@ def test_a_key_log_may_grow_while_packets_are_read(tmp_path):
     assert views(closes) == {CLIENT: (4001, "wire", "status"), SERVER: (4001, "wire", "status")}
 
 
+def test_keys_that_one_connection_found_open_another_too(tmp_path):
+    """Both wait, the first one that looks again finds the keys of both."""
+    log = tmp_path / "keys"
+    log.touch()
+    ring = KeyRing([log])
+    ring.may_come = True
+    tracker, lines, talks = Tracker(secrets=ring), b"", []
+    for i in range(3):
+        contexts = make_contexts()
+        talks.append(write_down(make_talk(contexts, *HELLO, *BYE), Conversation(sport=2000 + i, dport=443).open()))
+        lines += keys_of(contexts).read_bytes()
+    both = Conversation()
+    both.packets = [packet for turn in zip(*(talk.packets for talk in talks), strict=False) for packet in turn]
+    (chunk,) = Reader(io.BytesIO(both.pcap()), "test").chunks()
+    for i in range(len(chunk.packets)):
+        if i == 3 * 12:
+            assert len(tracker._unwrapper._waiting) == 3
+            log.write_bytes(lines)
+        tracker.feed(chunk._replace(packets=chunk.packets[i : i + 1], first_packet=i + 1))
+        if i == 3 * 14:
+            assert not tracker._unwrapper._waiting
+    assert tracker.n_connections == 3
+
+
 def test_what_is_held_back_for_keys_is_bounded(monkeypatch, tmp_path):
     monkeypatch.setattr(unwrap, "MAX_HELD_BYTES", 50_000)
     log = tmp_path / "keys"
@@ -487,12 +511,12 @@ def test_a_message_that_was_passed_over_leaves_the_next_in_step():
     place = Mark(1, 1, 1, 1)
     hello = Wire(*make_contexts()).records[0]
     certificate = b"\x0b" + (5000).to_bytes(3, "big")  # type and length of what nobody reads
-    first = b"\x05" + (5000).to_bytes(3, "big")  # of a type that is read
+    first = b"\x08" + (5000).to_bytes(3, "big")  # of a type that is read
     session.read(0, 22, 0x0301, first + bytes(100), place)
     assert session.gathered_bytes == 104
     assert session.pass_messages() == 1
     assert (session.gathered_bytes, session.pass_messages()) == (0, 0)
-    session.read(0, 22, 0x0301, bytes(4900) + certificate + bytes(3000), place)
+    session.read(0, 22, 0x0301, b"\x01" * 4900 + certificate + bytes(3000), place)
     session.read(0, 22, 0x0301, bytes(2000) + hello.body, place)
     assert (session.client, session.sni) == (0, "chat.example")
 

@@ -33,8 +33,8 @@ FIXED_BYTES = {SECTION_HEADER: 24, INTERFACE: 16, STATISTICS: 20}
 COMMENT = 1
 """Code of the option."""
 
-LEAST_BYTES = 148
-"""An option with a key line is no shorter: 4, the shortest label, a random and a secret in hex, two blanks."""
+LEAST_BYTES = 160
+"""An option with a key line is no shorter: 4, `SERVER_TRAFFIC_SECRET_0`, a random and a secret in hex, two blanks."""
 
 
 @kernel

@@ -23,7 +23,7 @@ TRAFFIC = ("CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0")
 LABELS = (MASTER, EARLY, *HANDSHAKE, *TRAFFIC)
 
 MAX_SECRETS = 2**20
-"""More are dropped and counted; so many take 96 MB."""
+"""More are dropped and counted; so many take 108 MB."""
 
 MAX_RIVALS = 4
 """Different secrets for one label of one connection; each is tried, more are dropped and counted."""
