@@ -581,7 +581,8 @@ SENT = np.dtype(
         ("code", "i4"),  # status of the first Close, 0 where it has none
         ("close_packet", "i8"),
         ("close_acked", "?"),  # the receiver acknowledged its last byte
-        ("close_unheard", "?"),  # the receiver had sent a fatal alert of TLS before it came
+        ("tls_failed", "?"),  # the receiver sent a fatal alert of TLS
+        ("close_unheard", "?"),  # before the Close came
         ("close_acks_peer", "?"),  # its segment acknowledges the other side's Close
         ("violation_packet", "i8"),  # first packet with an anomaly of VIOLATIONS
         ("lost", "?"),  # missing bytes may hide a frame header

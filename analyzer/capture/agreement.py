@@ -21,6 +21,10 @@ class Keys(NamedTuple):
         return "<Keys>"
 
 
+Secrets = dict[str, tuple[bytes, ...]]
+"""By label."""
+
+
 class Agreement:
     """The hellos of one connection, and the secrets that a key log has for them.
 
@@ -38,6 +42,8 @@ class Agreement:
         self._keys = keys
         self._master = b""
         self._names: list[bytes] = []
+        self._found: tuple[int, bytes, Secrets] = (-1, b"", {})
+        """What the key log had in this version of it for this random: looking takes 3 us."""
 
     def set_client(self, client: hello.ClientHello) -> None:
         """Take a ClientHello."""
@@ -57,7 +63,12 @@ class Agreement:
 
     def has_secrets(self) -> bool:
         """Whether the key log has anything for this connection."""
-        return self.client is not None and (self._keys.find(self.client.random) is not None or bool(self._recall()))
+        return self.client is not None and bool(self._look(self.client.random) or self._recall())
+
+    def _look(self, random: bytes) -> Secrets:
+        if self._found[:2] != (self._keys.version, random):
+            self._found = self._keys.version, random, self._keys.find(random) or {}
+        return self._found[2]
 
     def find_keys(self, epoch: int, *, is_client: bool) -> list[Keys]:
         """The keys of a direction in an epoch: none where a secret is missing (`lacks`), or never can be used.
@@ -67,7 +78,7 @@ class Agreement:
         client, server, agreed = self.client, self.server, self.suite
         if client is None or server is None or agreed is None:
             return []
-        secrets = self._keys.find(client.random) or {}
+        secrets = self._look(client.random)
         if self.is_13:
             # a line of a file that is being written may end too early
             n = hashlib.new(agreed.hash_name).digest_size
@@ -107,9 +118,9 @@ class Agreement:
         if self.has_proof:
             self._keys.remember(name_session(session), self._master)
 
-    def prove(self, secret: bytes, epoch: int, *, is_client: bool) -> None:
+    def prove(self, secret: bytes, epoch: int, *, is_client: bool, had_rivals: bool) -> None:
         """A record was opened: the secret is the right one; a master secret may be resumed."""
-        if self.client is not None:
+        if had_rivals and self.client is not None:
             label = _label(epoch, is_client=is_client) if self.is_13 else keylog.MASTER
             self._keys.settle(self.client.random, label, secret)
         if not self.is_13 and not (self.has_proof and secret == self._master):

@@ -156,6 +156,7 @@ class KeyLog:
                 if _secret_at(bucket, at) != secret:
                     del bucket[at : at + ENTRY_BYTES]
                     self.n_secrets -= 1
+                    self.version += 1
 
     def remember(self, name: bytes, master: bytes) -> None:
         """Keep the master secret of a TLS 1.2 session that a later connection may resume.

@@ -470,8 +470,10 @@ class Session:
     def _note_opened(self, half: Half, seq: int) -> None:
         half.note_opened(seq, is_13=self._is_13)
         if half.is_unproven:
+            had_rivals = bool(half.rivals or half.failed)
             half.is_unproven, half.rivals = False, []
-            self._agreement.prove(half.secret, half.epoch, is_client=self.client == half.direction)
+            is_client = self.client == half.direction
+            self._agreement.prove(half.secret, half.epoch, is_client=is_client, had_rivals=had_rivals)
 
     def _ways(self, half: Half, body: bytes) -> list[_Way]:
         """Keys that a record behind a loss may be under, the most likely first."""

@@ -12,7 +12,7 @@ import numpy as np
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
 from analyzer.capture.head import Request, Response, allowed_rsv, shorten
-from analyzer.capture.mark import Place
+from analyzer.capture.mark import EVERYTHING, Place
 from analyzer.capture.sealed import Told
 from analyzer.capture.segments import Segmenter
 from analyzer.model import (
@@ -739,7 +739,7 @@ class Tracker:
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
         wraps: list[Wrap | None] = [None] * len(chosen)
         by_stream, refused = np.zeros((len(chosen), 2), bool), np.zeros(len(chosen), bool)
-        heard_pos = np.full((len(chosen), 2), np.iinfo(np.int64).max)
+        heard_pos = np.full((len(chosen), 2), EVERYTHING)
         if self._unwrapper is not None:
             layers = self._flows["layer"][flow].tolist()
             wraps = [self._unwrapper.wrap_of(layer) for layer in layers]

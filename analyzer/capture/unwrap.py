@@ -16,7 +16,7 @@ from analyzer.capture.http2 import Http2
 from analyzer.capture.http2_event import Answered, Data, Ended, GoneAway, Lost, Missed, Requested, Reset
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.lane import Flown, Lanes
-from analyzer.capture.mark import Mark, Place
+from analyzer.capture.mark import EVERYTHING, Mark, Place
 from analyzer.capture.records import ALERT, APPLICATION_DATA
 from analyzer.capture.sealed import Told
 from analyzer.capture.tls import Plain, Session
@@ -27,9 +27,6 @@ MAX_HELD_BYTES = 1 << 26
 
 MAX_MESSAGE_BYTES = 1 << 26
 """Handshake messages of TLS that are not complete, over all connections; the oldest are passed over unread first."""
-
-EVERYTHING = 1 << 62
-"""A position behind all that a stream can carry."""
 
 REFUSED = ("REFUSED_STREAM", "HTTP_1_1_REQUIRED")
 """Resets after which a client asks again elsewhere (RFC 9113 sections 7 and 8.7): that request was never answered."""
@@ -552,9 +549,9 @@ class Unwrapper:
     def heard_pos_of(self, layer: int, client: int) -> tuple[int, int]:
         """Up to where the receivers of what the client and what the server sent can have read it."""
         wrapped = self._wrapped.get(layer)
-        return (
-            (EVERYTHING, EVERYTHING) if wrapped is None else (wrapped.heard_pos[client], wrapped.heard_pos[1 - client])
-        )
+        if wrapped is None:
+            return EVERYTHING, EVERYTHING
+        return wrapped.heard_pos[client], wrapped.heard_pos[1 - client]
 
     def wrap_of(self, layer: int) -> Wrap | None:
         """What a connection is wrapped in, None where in nothing."""
