@@ -19,6 +19,7 @@ from analyzer.capture.container import Reader
 from analyzer.capture.keyblock import KeyWalker
 from analyzer.capture.tracker import Tracker
 from analyzer.keys import KeyRing
+from analyzer.series import find_series, read_with_keys
 from analyzer.sources import Source
 
 TLS, SSH, WIREGUARD = 0x544C534B, 0x5353484B, 0x57474B4C
@@ -287,3 +288,24 @@ def test_long_blocks_in_small_pieces_take_linear_time():
     for off in range(0, len(content), 1 << 12):
         texts += walker.feed(content[off : off + (1 << 12)])
     assert texts == [line(1)]
+
+
+def test_who_looks_for_keys_is_told_of_each_capture_as_it_begins(tmp_path):
+    """Two halves of a connection, the keys of both behind the second one."""
+    contexts = make_contexts()
+    talk = write_down(make_talk(contexts, *HELLO, *BYE))
+    talk.end()
+    content = [pcapng(talk.packets[:12]), pcapng(talk.packets[12:]) + Writer().secrets(keys_of(contexts).read_bytes())]
+    found = [Source(f"{i}", tmp_path / f"{i}.pcapng") for i in range(2)]
+    for source, data in zip(found, content, strict=True):
+        source.path.write_bytes(data)
+    told = []
+
+    class Ring:
+        def begin(self, source, kind):
+            told.append((source, kind))
+
+    (members,) = find_series([Source(str(source.path), source.path) for source in found])
+    n_told = [(len(told), len(chunk.packets)) for _, chunk in read_with_keys(members, Ring())]
+    assert n_told == [(1, 12), (2, len(talk.packets) - 12)]
+    assert told == [(member.source, "pcapng") for member in members]

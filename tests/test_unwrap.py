@@ -514,7 +514,9 @@ def test_a_message_that_was_passed_over_leaves_the_next_in_step():
     hello = Wire(*make_contexts()).records[0]
     certificate = b"\x0b" + (5000).to_bytes(3, "big")  # type and length of what nobody reads
     first = b"\x08" + (5000).to_bytes(3, "big")  # of a type that is read
-    session.read(0, 22, 0x0301, first + bytes(100), place)
+    session.read(0, 22, 0x0301, first[:3], place)
+    assert (session.pass_messages(), session.gathered_bytes) == (0, 3)  # where it ends is not known yet
+    session.read(0, 22, 0x0301, first[3:] + bytes(100), place)
     assert session.gathered_bytes == 104
     assert session.pass_messages() == 1
     assert (session.gathered_bytes, session.pass_messages()) == (0, 0)

@@ -150,12 +150,12 @@ class Half:
         self.skip = 0
 
     def pass_message(self) -> bool:
-        """Pass over the handshake message that is not complete; whether there is one."""
-        has_any = bool(self.buffer)
-        if len(self.buffer) >= 4:
-            self.skip = 4 + int.from_bytes(self.buffer[1:4], "big") - len(self.buffer)
+        """Pass over the handshake message that is not complete; whether there is one that tells its length."""
+        if len(self.buffer) < 4:
+            return False
+        self.skip = 4 + int.from_bytes(self.buffer[1:4], "big") - len(self.buffer)
         self.buffer = bytearray()
-        return has_any
+        return True
 
     def cut_messages(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Handshake messages that these bytes complete, however they are cut into records (RFC 8446 section 5.1).
