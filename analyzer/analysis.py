@@ -111,7 +111,7 @@ def prepare(paths: Iterable[Path], settings: Settings) -> list[sources.Source]:
 
     """
     settings.zone()
-    check_keys(settings.keys)
+    check_keys(settings.keys, is_late=settings.late_keys)
     if settings.formats:
         from analyzer.logs import catalogue
 
@@ -404,6 +404,7 @@ class Analysis:
             step_ns=step_ns,
             selection=selection,
             language=language.load(lang),
+            keys=self._settings.keys,
         )
 
     def _fold(self, selection: Selection, step_ns: int | None) -> Counts:

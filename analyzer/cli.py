@@ -186,13 +186,14 @@ def report(
             step_ns=step_ns,
             selection=settings.selection,
             language=language,
+            keys=settings.keys,
         )
         if beside is not None:
             result.document["rows_beside"] = beside.keep_if_more_than(len(result.document["rows"]))
         _write_report(result, form, given.output, redact)
     if is_partial:
         return INTERRUPTED
-    code = conclude(counts.inputs, given.quiet)
+    code = conclude(counts.inputs, given.quiet, keys=settings.keys, sums=counts.sums)
     return MET if _say_met(conditions, result.document, given.quiet) else code
 
 
@@ -281,7 +282,7 @@ def _write_rows(which: str, given: Inputs, form: str, redact: bool | None) -> in
         return INTERRUPTED
     if which == "connections" and not given.quiet and any(row["kind"] == "log" for row in inputs):
         say("logs tell of closes, not of connections: see wsclose closes")
-    return conclude(inputs, given.quiet)
+    return conclude(inputs, given.quiet, keys=settings.keys)
 
 
 ROW_FORMATS = ("text", "jsonl", "csv", "parquet")

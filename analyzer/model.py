@@ -585,6 +585,8 @@ SENT = np.dtype(
         ("code", "i4"),  # status of the first Close, 0 where it has none
         ("close_packet", "i8"),
         ("close_acked", "?"),  # the receiver acknowledged its last byte
+        ("tls_failed", "?"),  # the receiver sent a fatal alert of TLS
+        ("close_unheard", "?"),  # before the Close came
         ("close_acks_peer", "?"),  # its segment acknowledges the other side's Close
         ("violation_packet", "i8"),  # first packet with an anomaly of VIOLATIONS
         ("lost", "?"),  # missing bytes may hide a frame header
@@ -738,6 +740,9 @@ INPUTS = (
     Column("records", "int", "packets, or lines of a log"),
     Column("flows", "int", "TCP connections"),
     Column("connections", "int", "WebSocket connections"),
+    Column("tls", "int", "TCP connections that carry TLS"),
+    Column("tls_opened", "int", "those of them that keys opened"),
+    Column("secrets", "int", "secrets of TLS connections that were known: from key logs, and from the capture"),
     Column("first", "time", "first packet, or first time in a log"),
     Column("last", "time", "last packet, or last time in a log"),
     Column("damaged_at", "int", "byte offset of the first damage"),
@@ -768,6 +773,13 @@ INPUTS = (
     Column("skipped_heads", "int", "HTTP heads dropped for their length or number"),
     Column("skipped_layers", "int", "TCP connections not looked into: too many with TLS or HTTP/2 were open at once"),
     Column("skipped_records", "int", "TLS records dropped because too many were incomplete at once"),
+    Column("skipped_messages", "int", "TLS handshake messages not read because too many were incomplete at once"),
+    Column("skipped_secrets", "int", "secrets of TLS connections dropped because there were too many"),
+    Column(
+        "skipped_key_lines",
+        "int",
+        "lines of key logs that could not be read; of a log for several captures, once for each",
+    ),
     Column("skipped_streams", "int", "HTTP/2 streams and header blocks dropped for their size or number"),
     Column("skipped_requests", "int", "HTTP/2 requests and answers not read: bytes before them are missing"),
     Column("skipped_long_lines", "int", "lines of a log too long to be read whole; their rest was skipped"),
@@ -783,7 +795,8 @@ a path stands without its query."""
 
 LIMITS = (
     *("skipped_waiting_fragments", "skipped_candidates", "skipped_evicted", "skipped_parked", "skipped_heads"),
-    *("skipped_layers", "skipped_records", "skipped_streams", "skipped_long_lines"),
+    *("skipped_layers", "skipped_records", "skipped_messages", "skipped_secrets", "skipped_streams"),
+    "skipped_long_lines",
 )
 """Columns of `inputs` that count what a limit of this program dropped."""
 

@@ -140,10 +140,13 @@ def spoken(lang: str | None) -> "Language":
     return languages.load(languages.from_environment() if lang is None else lang)
 
 
-def keys_from_environment() -> tuple[Path, ...]:
-    """The key log that programs on this machine write (SSLKEYLOGFILE), if there is one yet."""
+def keys_from_environment(*, is_late: bool = False) -> tuple[Path, ...]:
+    """The key log that programs on this machine write (SSLKEYLOGFILE), if there is one yet, or may be."""
     named = os.environ.get("SSLKEYLOGFILE")
-    return (Path(named),) if named and os.access(named, os.R_OK) and Path(named).is_file() else ()
+    if not named:
+        return ()
+    is_there = os.access(named, os.R_OK) and Path(named).is_file()
+    return (Path(named),) if is_there or (is_late and not os.path.lexists(named)) else ()
 
 
 class Inputs(NamedTuple):
@@ -169,14 +172,19 @@ class Inputs(NamedTuple):
     endpoints: tuple[str, ...] = ()
     provenances: tuple[str, ...] = ()
 
-    def settings(self) -> "Settings":
-        """How the inputs are read, and which closes are wanted."""
+    def settings(self, *, is_live: bool = False) -> "Settings":
+        """How the inputs are read, and which closes are wanted.
+
+        While packets are captured programs may yet begin the key log: live it may be missing, and for a pipe that of
+        SSLKEYLOGFILE.
+        """
         from analyzer.reading import Settings
         from analyzer.selection import select
 
         settings = Settings(
             ports=self.ports,
-            keys=self.keys or keys_from_environment(),
+            keys=self.keys or keys_from_environment(is_late=is_live or "-" in self.paths),
+            late_keys=is_live or not self.keys,
             ws_hosts=self.ws_hosts,
             ws_ports=self.ws_ports,
             formats=self.formats,

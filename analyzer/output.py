@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, TextIO, cast
 
@@ -38,6 +38,15 @@ SUFFIXES = {
     ".pdf": "pdf",
 }
 """What the name given to -o says about the format."""
+
+KEY_COLUMNS = ("tls", "tls_opened", "secrets")
+"""Columns of `inputs` that tell what keys were good for."""
+
+KEY_TROUBLES = {
+    "missing": "no such file; no key came from it",
+    "empty": "the key log is empty",
+    "keyless": "no key in this key log: no line of it is one",
+}
 
 BINARY = frozenset({"parquet", "png", "pdf"})
 """Formats that are no text."""
@@ -222,6 +231,18 @@ def say(message: str) -> None:
     click.echo(f"wsclose: {message}", err=True)
 
 
+def _say_keys(paths: Sequence[Path], sums: Mapping[str, int]) -> None:
+    """Say which key logs are of no use, and that keys opened nothing."""
+    from analyzer.keys import weigh_keys
+
+    keys = weigh_keys(paths, sums)
+    for log in keys["unusable"]:
+        say(f"{visible(log['source'])}: {KEY_TROUBLES[log['status']]}")
+    n = keys["connections"]
+    if keys["has_any"] and n and not keys["opened"]:
+        say(f"the keys opened none of {n:,} encrypted connection{'s' * (n != 1)}")
+
+
 def refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
     """Raise for the first input where not one could be read."""
     failed = [row for row in inputs if row["status"] == "failed"]
@@ -230,9 +251,25 @@ def refuse_unless_read(inputs: list[dict[str, Any]], n_inputs: int) -> None:
         raise UsageError(f"{failed[0]['source']}: {failed[0]['message']}{more}")
 
 
-def conclude(inputs: list[dict[str, Any]], quiet: bool) -> int:
-    """Name on standard error what was not read, and choose the exit code."""
+def conclude(
+    inputs: list[dict[str, Any]],
+    quiet: bool,
+    *,
+    keys: Sequence[Path] | None = None,
+    sums: Mapping[str, int] | None = None,
+) -> int:
+    """Name on standard error what was not read, and choose the exit code.
+
+    Args:
+        inputs: Rows of inputs.
+        quiet: Whether nothing is said.
+        keys: Key logs that were given, None where nothing is said of them.
+        sums: Of all rows of inputs, where not all are here.
+
+    """
     code = OK
+    if not quiet and keys is not None:
+        _say_keys(keys, sums or {name: sum(row[name] or 0 for row in inputs) for name in KEY_COLUMNS})
     for row in inputs:
         if row["status"] in ("failed", "damaged"):
             code = INCOMPLETE

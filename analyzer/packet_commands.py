@@ -109,7 +109,7 @@ def live(
 
     given = Inputs(paths=(), **options)
     form = choose_format(form, given.output, LIVE_FORMATS)
-    settings = given.settings()
+    settings = given.settings(is_live=True)
     logging.getLogger("scapy").setLevel(logging.ERROR)  # it warns of routes and addresses that matter to senders
     if not interfaces:
         return _list_interfaces(given.quiet)
@@ -128,6 +128,9 @@ def live(
         started = time.monotonic()
         if not given.quiet:
             say(f"watching {visible(name)}; Ctrl-C ends")
+            for path in settings.keys:
+                if not path.exists():
+                    say(f"{visible(str(path))}: not there yet; it is read when it appears")
         for batch in read_chunks(reader, name, settings):
             inputs += batch.inputs.rows()
             n_open += sum(end == End.OPEN for end in batch.connections["end"])
@@ -147,7 +150,7 @@ def live(
             say(visible(reader.failure))
         if reader.n_dropped:
             say(f"{visible(name)}: the system dropped {reader.n_dropped:,} packets before they could be looked at")
-    code = conclude(inputs, given.quiet)
+    code = conclude(inputs, given.quiet, keys=settings.keys)
     if is_interrupted():
         return INTERRUPTED
     return INCOMPLETE if reader.n_dropped or reader.failure is not None else code
@@ -237,7 +240,7 @@ def extract(connection: str, **options: Any) -> int:
         n = copy_packets(located, file)
     if not given.quiet:
         say(f"wrote {visible(given.output or 'standard output')}: {n:,} packets of {row['connection']}")
-    return conclude(inputs, given.quiet)
+    return conclude(inputs, given.quiet, keys=given.settings().keys)
 
 
 def find_connection(given: Inputs, prefix: str | None) -> tuple[dict[str, Any], "Series", list[dict[str, Any]]]:

@@ -57,6 +57,7 @@ class Settings(NamedTuple):
         selection: Which closes are wanted; the others are counted as left out.
         series: Whether captures that continue one another are analysed as one.
         keys: Key log files for TLS.
+        late_keys: Whether these may appear later.
         ws_hosts: Server names whose TLS carries WebSockets even where nothing opens it; patterns such as
             `*.example.org` among them.
         ws_ports: Server ports of which the same is said.
@@ -71,6 +72,7 @@ class Settings(NamedTuple):
     selection: Selection = Selection()
     series: bool = True
     keys: tuple[pathlib.Path, ...] = ()
+    late_keys: bool = False
     ws_hosts: tuple[str, ...] = ()
     ws_ports: tuple[int, ...] = ()
 
@@ -132,7 +134,7 @@ class _Following:
         self.extent: series.Extent | None = None
         self.may_lack = False
         self.bytes_to_come = 0
-        self.keys = KeyRing(settings.keys)
+        self.keys = KeyRing(settings.keys, is_late=settings.late_keys)
         self._tracker = Tracker(
             ports=settings.ports,
             max_flows=settings.max_flows,
@@ -142,7 +144,7 @@ class _Following:
         self._numbering = Numbering()
         self._known = knowledge.load()
         self._started = time.process_time()  # waiting for packets to come is no reason to compile
-        self._told = self._counts()
+        self._told = dict.fromkeys(self._counts(), 0)
 
     def begin(self, source: str) -> None:
         """Packets come from this file from now on."""
@@ -178,6 +180,8 @@ class _Following:
         counts = {
             "flows": tracker.n_flows,
             "connections": tracker.n_connections,
+            "tls": tracker.n_tls,
+            "tls_opened": tracker.n_opened,
             "skipped_encrypted": tracker.n_encrypted,
             "skipped_midstream": tracker.n_midstream,
             "skipped_candidates": tracker.n_skipped_candidates,
@@ -186,6 +190,9 @@ class _Following:
             "skipped_heads": tracker.n_skipped_heads,
             "skipped_layers": tracker.n_skipped_layers,
             "skipped_records": tracker.n_skipped_records,
+            "skipped_messages": tracker.n_skipped_messages,
+            "skipped_secrets": self.keys.keys.n_dropped,
+            "skipped_key_lines": self.keys.keys.n_bad,
             "skipped_streams": tracker.n_skipped_streams,
             "skipped_requests": tracker.n_skipped_requests,
         }
@@ -194,7 +201,8 @@ class _Following:
     def describe(self) -> dict[str, int]:
         """What was counted since this was last asked: every file tells its own."""
         told, self._told = self._told, self._counts()
-        return {name: n - told[name] for name, n in self._told.items()}
+        counts = {name: n - told[name] for name, n in self._told.items()}
+        return {**counts, "secrets": self.keys.keys.n_secrets}
 
 
 class _CaptureReading:
@@ -202,16 +210,14 @@ class _CaptureReading:
 
     def __init__(self, file: Unpacked, source: sources.Source, following: _Following) -> None:
         self._size = source.size_bytes() if file.compression == "none" else None
-        self._reader = Reader(file, source.name)
+        self._reader = Reader(following.keys.tap(file, source), source.name)
         self._following = following
         following.begin(source.name)
         following.keys.begin(source, self._reader.kind)
 
     def batches(self) -> Iterator[Batch | None]:
-        reader, keys = self._reader, self._following.keys
+        reader = self._reader
         for chunk in reader.chunks():
-            if keys.may_come:
-                keys.take(chunk.data)
             yield from self._following.feed(chunk, self._packets_to_come())
             if reader.first_ns is not None and reader.last_ns is not None:
                 self._following.extent = series.Extent(reader.first_ns, reader.last_ns, reader.link_types)

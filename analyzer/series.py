@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from analyzer import kernel
 from analyzer.capture.container import Chunk, Reader, is_capture
@@ -157,6 +157,24 @@ def read_on(members: Series) -> Iterator[tuple[Reader, Chunk]]:
             if member is members[0]:
                 why = error.why if isinstance(error, CaptureError) else (error.strerror or str(error)).lower()
                 raise CaptureError(member.source.name, why) from error
+
+
+class Ring(Protocol):
+    """Who looks for keys in captures."""
+
+    def begin(self, source: Source, kind: str) -> None:
+        """Packets come from this `pcap` or `pcapng` from now on."""
+
+
+def read_with_keys(members: Series, ring: Ring) -> Iterator[tuple[Reader, Chunk]]:
+    """What `read_on` gives of files; whoever looks for keys is told which of them begins."""
+    sources = iter(member.source for member in members)
+    begun: Reader | None = None
+    for reader, chunk in read_on(members):
+        if reader is not begun:
+            begun = reader
+            ring.begin(next(source for source in sources if source.name == reader.source), reader.kind)
+        yield reader, chunk
 
 
 class _File(NamedTuple):

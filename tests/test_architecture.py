@@ -22,6 +22,7 @@ ORDER = [
         "packing",
         "capture.wire",
         "capture.container",
+        "capture.keyblock",
         "capture.numbering",
         "sources",
         "series",

@@ -10,7 +10,6 @@ from pathlib import Path
 import h2.config
 import h2.connection
 import h2.settings
-import numpy as np
 import pytest
 from conftest import SAMPLES
 from packets import CLIENT, MASK, REQUEST, SERVER, Conversation, block, close, frame, pcapng, response
@@ -20,6 +19,9 @@ from tlswire import Wire, make_contexts
 from analyzer.analysis import stream
 from analyzer.capture import records, unwrap
 from analyzer.capture.container import Reader
+from analyzer.capture.keylog import KeyLog
+from analyzer.capture.mark import Mark
+from analyzer.capture.tls import Session
 from analyzer.capture.tracker import Tracker
 from analyzer.keys import KeyRing
 from analyzer.verdict.opaque import Asserted, Opaque
@@ -233,6 +235,30 @@ def test_a_key_log_may_grow_while_packets_are_read(tmp_path):
     assert views(closes) == {CLIENT: (4001, "wire", "status"), SERVER: (4001, "wire", "status")}
 
 
+def test_keys_that_one_connection_found_open_another_too(tmp_path):
+    """Both wait, the first one that looks again finds the keys of both."""
+    log = tmp_path / "keys"
+    log.touch()
+    ring = KeyRing([log])
+    ring.may_come = True
+    tracker, lines, talks = Tracker(secrets=ring), b"", []
+    for i in range(3):
+        contexts = make_contexts()
+        talks.append(write_down(make_talk(contexts, *HELLO, *BYE), Conversation(sport=2000 + i, dport=443).open()))
+        lines += keys_of(contexts).read_bytes()
+    both = Conversation()
+    both.packets = [packet for turn in zip(*(talk.packets for talk in talks), strict=False) for packet in turn]
+    (chunk,) = Reader(io.BytesIO(both.pcap()), "test").chunks()
+    for i in range(len(chunk.packets)):
+        if i == 3 * 12:
+            assert len(tracker._unwrapper._waiting) == 3
+            log.write_bytes(lines)
+        tracker.feed(chunk._replace(packets=chunk.packets[i : i + 1], first_packet=i + 1))
+        if i == 3 * 14:
+            assert not tracker._unwrapper._waiting
+    assert tracker.n_connections == 3
+
+
 def test_what_is_held_back_for_keys_is_bounded(monkeypatch, tmp_path):
     monkeypatch.setattr(unwrap, "MAX_HELD_BYTES", 50_000)
     log = tmp_path / "keys"
@@ -337,24 +363,78 @@ def test_a_failed_handshake_that_keys_open_is_told_as_without_them():
         assert [len(analyze(talk.pcap(), *keys)[1]), analyze(talk.pcap(), *keys)[2].n_encrypted] == [0, 1]
 
 
-def test_a_packet_with_false_keys_replaces_none(tmp_path):
-    """The random of a connection is seen by all; who sends false secrets under it must not hide its end."""
+# ---- whoever sends a fatal alert reads nothing more
+
+
+def fail_tls(contexts, *, server_fails=True):
+    """One side gets a record that was damaged on its way to it, and says so; what it was sent besides is whole."""
+    wire = Wire(*contexts)
+    wire.send(0, REQUEST)
+    wire.send(1, response())
+    deaf = 1 if server_fails else 0
+    said = close(4001, "done", mask=MASK if server_fails else None)
+    wire.ends[1 - deaf].write(said)
+    good = wire.outward[1 - deaf].read()
+    wire.inward[deaf].write(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ssl.SSLError):
+        wire.ends[deaf].read(100)
+    wire.flush(deaf)
+    talk = write_down(wire.records[:-1])
+    return talk, header(wire.records[-1]) + wire.records[-1].body, good
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("server_fails", [True, False])
+def test_a_close_behind_a_fatal_alert_of_its_receiver_was_not_read(version, server_fails):
+    contexts = make_contexts(*VERSIONS[version])
+    talk, alert, good = fail_tls(contexts, server_fails=server_fails)
+    deaf, other = (SERVER, CLIENT) if server_fails else (CLIENT, SERVER)
+    talk.say(deaf, alert)
+    at = talk.say(other, good)
+    talk.fin(deaf)
+    talk.fin(other)
+    closes, (row,), _ = analyze(talk.pcap(), keys_of(contexts))
+    assert views(closes) == {deaf: (None, "undetermined", "late_close"), other: (1006, "synthesized", "no_close_fin")}
+    (view,) = (view for view in closes if view["endpoint"] == deaf)
+    assert (view["wire_code"], view["received"], row[f"{other}_close_record"]) == (4001, "status", at)
+
+
+def test_a_close_that_crosses_a_fatal_alert_was_not_read_either():
+    """Captured where the Close was sent: it stands before the alert, which does not acknowledge it."""
     contexts = make_contexts()
-    talk = write_down(make_talk(contexts, *HELLO, *BYE))
+    talk, alert, good = fail_tls(contexts)
+    before = talk.seq[CLIENT]
+    talk.say(CLIENT, good)
+    talk.say(SERVER, alert, ack=before)
     talk.end()
-    lines = [line.split() for line in keys_of(contexts).read_text().splitlines() if not line.startswith("#")]
-    false = "".join(f"{label} {name} {'0' * len(secret)}\n" for label, name, secret in lines)
-    other = Conversation(sport=40001, dport=8080).open()
-    other.say(CLIENT, b"POST / HTTP/1.1\r\n\r\n" + false.encode())
-    path = tmp_path / "false.pcapng"
-    path.write_bytes(pcapng(other.packets + talk.packets))
-    ring = KeyRing([keys_of(contexts)])
-    ring.take(np.frombuffer(path.read_bytes(), np.uint8))
-    tracker = Tracker(secrets=ring)
-    found = []
-    for part in Reader(io.BytesIO(path.read_bytes()), "test").chunks():
-        found += tracker.feed(part)
-    assert views(to_rows([*found, *tracker.finish()])[0])[CLIENT] == (4001, "wire", "status")
+    closes, _, _ = analyze(talk.pcap(), keys_of(contexts))
+    assert views(closes)[SERVER] == (None, "undetermined", "late_close")
+
+
+def test_a_close_that_a_fatal_alert_acknowledges_counts():
+    contexts = make_contexts()
+    talk, alert, good = fail_tls(contexts)
+    talk.say(CLIENT, good)
+    talk.say(SERVER, alert)
+    talk.end()
+    closes, _, _ = analyze(talk.pcap(), keys_of(contexts))
+    assert views(closes)[SERVER] == (4001, "wire", "status")
+    (confidence,) = (str(view["confidence"]) for view in closes if view["endpoint"] == SERVER)
+    assert confidence == "medium"  # it may have been what came before it that was broken
+
+
+def test_close_notify_of_the_receiver_does_not_keep_it_from_reading():
+    """RFC 8446 section 6.1: it ends one direction only."""
+    contexts = make_contexts()
+    wire = Wire(*contexts)
+    wire.send(0, REQUEST)
+    wire.send(1, response())
+    wire.close(1)
+    wire.ends[0].write(close(4001, "done", mask=MASK))
+    wire.flush(0)
+    talk = write_down(wire.records)
+    talk.end()
+    assert views(analyze(talk.pcap(), keys_of(contexts))[0])[SERVER] == (4001, "wire", "status")
 
 
 # ---- limits, and what no program sends
@@ -394,6 +474,55 @@ def test_records_that_never_end_hold_no_more_than_the_limit(monkeypatch):
     assert len(tracker._arena) <= 1 << 18
     assert tracker.n_skipped_records > 80
     tracker.finish()
+
+
+def half_a_hello(sport, n=1200):
+    """The beginning of a ClientHello that claims 60,000 bytes, in records."""
+    talk = Conversation(sport=sport, dport=443).open()
+    data = b"\x01" + (60_000).to_bytes(3, "big") + bytes(n)
+    for off in range(0, len(data), 1000):
+        part = data[off : off + 1000]
+        talk.say(CLIENT, b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part)
+    return talk
+
+
+def test_messages_that_never_end_hold_no_more_than_the_limit(monkeypatch):
+    monkeypatch.setattr(unwrap, "MAX_MESSAGE_BYTES", 50_000)
+    contexts = make_contexts()
+    late = half_a_hello(9_999, 100)
+    packets = [*late.packets, *(packet for i in range(100) for packet in half_a_hello(10_000 + i).packets)]
+    talk = write_down(make_talk(contexts, *HELLO, *BYE))
+    talk.end()
+    talk.packets += packets
+    ring = KeyRing([keys_of(contexts)])
+    tracker, found = Tracker(secrets=ring), []
+    for chunk in Reader(io.BytesIO(talk.pcap()), "test").chunks():
+        found += tracker.feed(chunk)
+    held = {layer: one.session.gathered_bytes for layer, one in tracker._unwrapper._wrapped.items() if one.session}
+    assert 48_000 < sum(held.values()) <= 50_000
+    assert held == {layer: tracker._unwrapper._gathering.get(layer, 0) for layer in held}
+    assert tracker._unwrapper._n_gathered_bytes == sum(held.values())
+    assert tracker.n_skipped_messages == sum(n == 0 for n in held.values()) - 1  # the one that was opened held none
+    assert views(to_rows([*found, *tracker.finish()])[0])[CLIENT] == (4001, "wire", "status")
+    assert not tracker._unwrapper._gathering
+
+
+def test_a_message_that_was_passed_over_leaves_the_next_in_step():
+    """Only that message is unread: a hello behind it is found where it stands."""
+    session = Session(KeyLog())
+    place = Mark(1, 1, 1, 1)
+    hello = Wire(*make_contexts()).records[0]
+    certificate = b"\x0b" + (5000).to_bytes(3, "big")  # type and length of what nobody reads
+    first = b"\x08" + (5000).to_bytes(3, "big")  # of a type that is read
+    session.read(0, 22, 0x0301, first[:3], place)
+    assert (session.pass_messages(), session.gathered_bytes) == (0, 3)  # where it ends is not known yet
+    session.read(0, 22, 0x0301, first[3:] + bytes(100), place)
+    assert session.gathered_bytes == 104
+    assert session.pass_messages() == 1
+    assert (session.gathered_bytes, session.pass_messages()) == (0, 0)
+    session.read(0, 22, 0x0301, b"\x01" * 4900 + certificate + bytes(3000), place)
+    session.read(0, 22, 0x0301, bytes(2000) + hello.body, place)
+    assert (session.client, session.sni) == (0, "chat.example")
 
 
 def test_too_many_layers_are_counted(monkeypatch):

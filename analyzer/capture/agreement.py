@@ -12,13 +12,17 @@ MAX_NAMES = 8
 
 
 class Keys(NamedTuple):
-    """What opens records of one direction; the secret is empty before TLS 1.3."""
+    """What opens records of one direction, and the secret that it follows from: before TLS 1.3 the master secret."""
 
     opener: cipher.Opener
     secret: bytes
 
     def __repr__(self) -> str:
         return "<Keys>"
+
+
+Secrets = dict[str, tuple[bytes, ...]]
+"""By label."""
 
 
 class Agreement:
@@ -38,6 +42,8 @@ class Agreement:
         self._keys = keys
         self._master = b""
         self._names: list[bytes] = []
+        self._found: tuple[int, bytes, Secrets] = (-1, b"", {})
+        """What the key log had in this version of it for this random: looking takes 3 us."""
 
     def set_client(self, client: hello.ClientHello) -> None:
         """Take a ClientHello."""
@@ -57,37 +63,40 @@ class Agreement:
 
     def has_secrets(self) -> bool:
         """Whether the key log has anything for this connection."""
-        return self.client is not None and (self._keys.find(self.client.random) is not None or bool(self._recall()))
+        return self.client is not None and bool(self._look(self.client.random) or self._recall())
 
-    def find_keys(self, epoch: int, *, is_client: bool) -> Keys | None:
-        """The keys of a direction in an epoch; None where a secret is missing (`lacks`) or never can be used."""
+    def _look(self, random: bytes) -> Secrets:
+        if self._found[:2] != (self._keys.version, random):
+            self._found = self._keys.version, random, self._keys.find(random) or {}
+        return self._found[2]
+
+    def find_keys(self, epoch: int, *, is_client: bool) -> list[Keys]:
+        """The keys of a direction in an epoch: none where a secret is missing (`lacks`), or never can be used.
+
+        Several where there are several secrets under one name: only records tell which is the right one.
+        """
         client, server, agreed = self.client, self.server, self.suite
         if client is None or server is None or agreed is None:
-            return None
-        secrets = self._keys.find(client.random) or {}
+            return []
+        secrets = self._look(client.random)
         if self.is_13:
-            if epoch == EARLY_EPOCH:
-                label = keylog.EARLY
-            else:
-                label = (keylog.TRAFFIC if epoch == DATA_EPOCH else keylog.HANDSHAKE)[0 if is_client else 1]
-            secret = secrets.get(label, b"")
             # a line of a file that is being written may end too early
-            if len(secret) != hashlib.new(agreed.hash_name).digest_size:
-                self.lacks = True
-                return None
-            opener = cipher.make_opener_13(agreed, secret)
-            return Keys(opener, secret) if opener else None
-        master = secrets.get(keylog.MASTER) or self._recall()
-        if not master:
-            self.lacks = True
-            return None
-        if master != self._master:
-            self._master, self.has_proof = master, False
-        seed = server.random + client.random
-        opener = cipher.make_opener_12(
-            agreed, server.version, master, seed, is_client=is_client, is_mac_last=server.is_mac_last
-        )
-        return Keys(opener, b"") if opener else None
+            n = hashlib.new(agreed.hash_name).digest_size
+            fitting = [one for one in secrets.get(_label(epoch, is_client=is_client), ()) if len(one) == n]
+            self.lacks |= not fitting
+            openers = [(cipher.make_opener_13(agreed, secret), secret) for secret in fitting]
+            return [Keys(opener, secret) for opener, secret in openers if opener]
+        masters = dict.fromkeys(filter(None, (*secrets.get(keylog.MASTER, ()), self._recall())))
+        self.lacks |= not masters
+        if self.has_proof and self._master in masters:
+            masters = {self._master: None}
+        seed, version = server.random + client.random, server.version
+        is_mac_last = server.is_mac_last
+        found = []
+        for master in masters:
+            opener = cipher.make_opener_12(agreed, version, master, seed, is_client=is_client, is_mac_last=is_mac_last)
+            found += [Keys(opener, master)] if opener else []
+        return found
 
     def update(self, secret: bytes) -> Keys | None:
         """The keys that follow a KeyUpdate."""
@@ -109,12 +118,15 @@ class Agreement:
         if self.has_proof:
             self._keys.remember(name_session(session), self._master)
 
-    def prove(self) -> None:
-        """A record was opened: the master secret is the right one, and may be resumed."""
-        if not self.has_proof and not self.is_13:
-            self.has_proof = True
+    def prove(self, secret: bytes, epoch: int, *, is_client: bool, had_rivals: bool) -> None:
+        """A record was opened: the secret is the right one; a master secret may be resumed."""
+        if had_rivals and self.client is not None:
+            label = _label(epoch, is_client=is_client) if self.is_13 else keylog.MASTER
+            self._keys.settle(self.client.random, label, secret)
+        if not self.is_13 and not (self.has_proof and secret == self._master):
+            self._master, self.has_proof = secret, True
             for name in self._names:
-                self._keys.remember(name, self._master)
+                self._keys.remember(name, secret)
 
     def _recall(self) -> bytes | None:
         """The master secret of the TLS 1.2 session that this connection resumes (RFC 5246 section 7.3, RFC 5077)."""
@@ -123,3 +135,10 @@ class Agreement:
         session_id = self.client.session_id
         found = self._keys.recall(name_session(session_id)) if session_id == self.server.session_id != b"" else None
         return found or (self._keys.recall(self.client.ticket) if self.client.ticket else None)
+
+
+def _label(epoch: int, *, is_client: bool) -> str:
+    """What key logs call the secret of a direction in an epoch of TLS 1.3."""
+    if epoch == EARLY_EPOCH:
+        return keylog.EARLY
+    return (keylog.TRAFFIC if epoch == DATA_EPOCH else keylog.HANDSHAKE)[0 if is_client else 1]

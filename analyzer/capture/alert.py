@@ -44,7 +44,12 @@ NAMES = {
 """IANA, TLS Alerts; also what only older versions sent."""
 
 WARNING, FATAL = 1, 2
-USER_CANCELED = 90
+CLOSE_NOTIFY, USER_CANCELED = 0, 90
+
+
+def is_failure(level: int, number: int, *, is_13: bool) -> bool:
+    """Whether its sender reads nothing that comes behind it (RFC 8446 section 6.2, RFC 5246 section 7.2.2)."""
+    return number not in (CLOSE_NOTIFY, USER_CANCELED) and (level == FATAL or is_13)
 
 
 class Alert(NamedTuple):

@@ -7,7 +7,8 @@ from analyzer.capture import (
     flowtable,
     frames,
     handshake,
-    keystream,  # noqa: F401  so that all kernels are known
+    keyblock,  # noqa: F401  so that all kernels are known
+    keystream,  # noqa: F401
     midstream,
     reassemble,
     records,

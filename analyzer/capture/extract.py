@@ -7,14 +7,13 @@ them. Reads the captures twice: to learn when the TCP connection ends, then to c
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from analyzer.capture.container import Reader
 from analyzer.capture.life import NarrowTracker, Wanted, parse_wanted
 from analyzer.capture.tracker import Finished
 from analyzer.capture.writer import PcapngWriter
 from analyzer.errors import UsageError
 from analyzer.keys import KeyRing
 from analyzer.model import Octets, Rows
-from analyzer.series import Series, read_on
+from analyzer.series import Series, read_on, read_with_keys
 
 ONLY_FLOW = 0
 """A tracker that sees one TCP connection at a time gives the first one this place."""
@@ -50,12 +49,7 @@ def locate(members: Series, connection: Mapping[str, Any]) -> Located:
     wanted = parse_wanted(connection)
     ring = KeyRing()
     scout = _Scout(wanted, secrets=ring)
-    named = {member.source.name: member.source for member in members}
-    begun: Reader | None = None
-    for reader, chunk in read_on(members):
-        if reader is not begun:
-            begun = reader
-            ring.begin(named[reader.source], reader.kind)
+    for _, chunk in read_with_keys(members, ring):
         scout.feed(chunk)
         if scout.last_ns is not None:
             return Located(members, wanted, scout.last_ns, scout.key_log)

@@ -2,7 +2,7 @@
 
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from analyzer.capture import cipher
@@ -66,6 +66,8 @@ class Half:
         is_fast: Record after record of application data came; the next is tried before anything else is asked.
         is_lossy: Records were lost since the last one that was opened; `was_lossy`: or ever.
         has_finished: Its Finished was seen, or must have been sent.
+        is_unproven: The keys are from a key log, and have opened nothing yet.
+        rivals: Other keys for the same, with their secrets; `failed`: secrets of those that opened nothing.
     """
 
     __slots__ = (
@@ -73,12 +75,14 @@ class Half:
         "buffer",
         "direction",
         "epoch",
+        "failed",
         "has_data",
         "has_finished",
         "held",
         "is_blind",
         "is_fast",
         "is_lossy",
+        "is_unproven",
         "lost",
         "mark",
         "missed",
@@ -86,6 +90,7 @@ class Half:
         "n_hellos",
         "n_skipped",
         "opener",
+        "rivals",
         "secret",
         "seq",
         "skip",
@@ -99,11 +104,13 @@ class Half:
         self.epoch = PLAIN_EPOCH
         self.opener: cipher.Opener | None = None
         self.secret = b""
+        self.rivals: list[tuple[cipher.Opener, bytes]] = []
+        self.failed: tuple[bytes, ...] = ()
         self.seq = self.ahead = 0
         self.missed = 0  # of the records ahead a header was seen
         self.missed_bytes = 0  # application data in them
         self.lost = 0
-        self.is_blind = self.is_fast = self.is_lossy = self.was_lossy = False
+        self.is_blind = self.is_fast = self.is_lossy = self.was_lossy = self.is_unproven = False
         self.has_finished = self.has_data = False
         self.n_hellos = 0
         self.n_skipped = 0  # records of early data
@@ -115,14 +122,40 @@ class Half:
     def restart(self, epoch: int, opener: cipher.Opener | None = None, secret: bytes = b"") -> None:
         """Go on under other keys, from the sequence number 0."""
         self.epoch, self.opener, self.secret = epoch, opener, secret
+        self.rivals, self.failed, self.is_unproven = [], (), False
         self.seq = self.ahead = self.missed = self.missed_bytes = 0
         self.is_blind = self.is_fast = self.is_lossy = False
         self.forget_message()
+
+    def adopt(self, found: Sequence[tuple[cipher.Opener, bytes]]) -> bool:
+        """Try these keys, with their secrets, on what comes next; whether there is one that has not failed."""
+        chosen = [keys for keys in found if keys[1] not in self.failed]
+        if not chosen:
+            return False
+        (self.opener, self.secret), self.rivals, self.is_unproven = chosen[0], chosen[1:], True
+        return True
+
+    def prefer(self, keys: tuple[cipher.Opener, bytes]) -> None:
+        """One of the rivals fits."""
+        self.opener, self.secret = keys
+
+    def reject(self) -> None:
+        """None of the keys fits: others may yet come."""
+        self.failed = (*self.failed, self.secret, *(secret for _, secret in self.rivals))
+        self.opener, self.secret, self.rivals, self.is_unproven = None, b"", [], False
 
     def forget_message(self) -> None:
         """Drop what there is of a handshake message."""
         self.buffer.clear()
         self.skip = 0
+
+    def pass_message(self) -> bool:
+        """Pass over the handshake message that is not complete; whether there is one that tells its length."""
+        if len(self.buffer) < 4:
+            return False
+        self.skip = 4 + int.from_bytes(self.buffer[1:4], "big") - len(self.buffer)
+        self.buffer = bytearray()
+        return True
 
     def cut_messages(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Handshake messages that these bytes complete, however they are cut into records (RFC 8446 section 5.1).

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 from analyzer.errors import UsageError
@@ -22,7 +23,16 @@ TRAFFIC = ("CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0")
 LABELS = (MASTER, EARLY, *HANDSHAKE, *TRAFFIC)
 
 MAX_SECRETS = 2**20
-"""More are dropped and counted; a secret takes about 200 bytes."""
+"""More are dropped and counted; so many take 108 MB."""
+
+MAX_RIVALS = 4
+"""Different secrets for one label of one connection; each is tried, more are dropped and counted."""
+
+ENTRY_BYTES = 82
+"""Of a secret as it is held: random, label, length, the secret and what it lacks to 48 bytes."""
+
+BUCKETS = 2**14
+"""Secrets are looked for in one of so many heaps, which hold 64 each when there are as many as there can be."""
 
 MAX_SESSIONS = 2**16
 """TLS 1.2 sessions that may be resumed; the oldest goes first."""
@@ -45,31 +55,32 @@ _LINE = re.compile(
 
 
 class KeyLog:
-    """Secrets that were read so far. Pickles.
+    """Secrets that were read so far, packed: objects of Python's own would take six times the memory. Pickles.
 
     Attributes:
         n_secrets: How many are held.
         n_dropped: How many did not fit in.
         n_bad: Lines that begin like key lines and are none.
+        version: Changes whenever a secret comes.
     """
 
     def __init__(self) -> None:
-        self.n_secrets = self.n_dropped = self.n_bad = 0
-        self._secrets: dict[bytes, dict[str, bytes]] = {}
+        self.n_secrets = self.n_dropped = self.n_bad = self.version = 0
+        self._salt = os.urandom(16)  # nobody can choose randoms that all fall into one bucket
+        self._buckets: dict[int, bytearray] = {}
         self._sessions: OrderedDict[bytes, bytes] = OrderedDict()
         self._tails: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
-        return f"<KeyLog: {self.n_secrets} secrets of {len(self._secrets)} connections>"
+        return f"<KeyLog: {self.n_secrets} secrets>"
 
-    def add(self, data: bytes, *, source: str | None = None, is_doubtful: bool = False) -> int:
+    def add(self, data: bytes, *, source: str | None = None) -> int:
         """Take the key lines that stand in a text.
 
         Args:
             data: Any bytes; lines end in LF, CRLF or CR.
             source: Names what goes on: a line that this text ends in is completed by the next one of the same source.
                 Without it the text is whole.
-            is_doubtful: Anyone may have written it, such as a packet's payload: it replaces no secret that is known.
 
         Returns:
             How many secrets came that were not known, or not so.
@@ -84,42 +95,68 @@ class KeyLog:
                 n_bad, n_new, data = self.n_bad, self._take(tail), data[:end]
                 self.n_bad = n_bad
                 self._tails[source] = tail
-        return n_new + self._take(data, is_doubtful=is_doubtful)
+        return n_new + self._take(data)
 
     def forget(self, source: str) -> None:
         """Give up the line of a source that was not complete."""
         self._tails.pop(source, None)
 
-    def _take(self, data: bytes, *, is_doubtful: bool = False) -> int:
+    def _take(self, data: bytes) -> int:
         n_new = 0
         for match in _LINE.finditer(data):
             label, random, secret, broken = match.groups()
             if broken is not None or (secret is not None and label == b"CLIENT_RANDOM" and len(secret) != 96):
                 self.n_bad += 1
             elif secret is not None:
-                name, content = bytes.fromhex(random.decode()), bytes.fromhex(secret.decode())
-                n_new += self._keep(name, label.decode(), content, is_doubtful=is_doubtful)
+                n_new += self._keep(bytes.fromhex(random.decode()), _NUMBERS[label], bytes.fromhex(secret.decode()))
         return n_new
 
-    def _keep(self, random: bytes, label: str, secret: bytes, *, is_doubtful: bool) -> bool:
-        known = self._secrets.get(random)
-        if known is None or label not in known:
-            if self.n_secrets >= MAX_SECRETS:
-                self.n_dropped += 1
+    def _keep(self, random: bytes, label: int, secret: bytes) -> bool:
+        bucket = self._buckets.setdefault(self._bucket_of(random), bytearray())
+        n_rivals = 0
+        for at in _places(bucket, random):
+            if bucket[at + 32] != label:
+                continue
+            known = _secret_at(bucket, at)
+            if known.startswith(secret):
                 return False
-            self.n_secrets += 1
-        elif known[label] == secret:
+            if secret.startswith(known):  # the rest of a line that was cut short
+                bucket[at : at + ENTRY_BYTES] = _pack(random, label, secret)
+                self.version += 1
+                return True
+            n_rivals += 1
+        if self.n_secrets >= MAX_SECRETS or n_rivals >= MAX_RIVALS:
+            self.n_dropped += 1
             return False
-        elif is_doubtful and not secret.startswith(known[label]):  # that would be the rest of a line once cut short
-            return False
-        if known is None:
-            known = self._secrets[random] = {}
-        known[label] = secret
+        self.n_secrets += 1
+        self.version += 1
+        bucket += _pack(random, label, secret)
         return True
 
-    def find(self, client_random: bytes) -> dict[str, bytes] | None:
-        """Secrets by label of the connection with this random in its ClientHello; not to be changed."""
-        return self._secrets.get(client_random)
+    def _bucket_of(self, random: bytes) -> int:
+        return int.from_bytes(hashlib.blake2b(random, digest_size=2, key=self._salt).digest(), "big") % BUCKETS
+
+    def find(self, client_random: bytes) -> dict[str, tuple[bytes, ...]] | None:
+        """Secrets by label of the connection with this random in its ClientHello, in the order in which they came."""
+        bucket = self._buckets.get(self._bucket_of(client_random))
+        if bucket is None:
+            return None
+        found: dict[str, tuple[bytes, ...]] = {}
+        for at in _places(bucket, client_random):
+            label = LABELS[bucket[at + 32]]
+            found[label] = (*found.get(label, ()), _secret_at(bucket, at))
+        return found or None
+
+    def settle(self, client_random: bytes, label: str, secret: bytes) -> None:
+        """A record was opened under this secret: others that claim to be the same are forgotten."""
+        bucket = self._buckets.get(self._bucket_of(client_random), bytearray())
+        places = [at for at in _places(bucket, client_random) if LABELS[bucket[at + 32]] == label]
+        if len(places) > 1 and any(_secret_at(bucket, at) == secret for at in places):
+            for at in reversed(places):
+                if _secret_at(bucket, at) != secret:
+                    del bucket[at : at + ENTRY_BYTES]
+                    self.n_secrets -= 1
+                    self.version += 1
 
     def remember(self, name: bytes, master: bytes) -> None:
         """Keep the master secret of a TLS 1.2 session that a later connection may resume.
@@ -137,6 +174,26 @@ class KeyLog:
         return self._sessions.get(name)
 
 
+_NUMBERS = {label.encode(): number for number, label in enumerate(LABELS)}
+
+
+def _pack(random: bytes, label: int, secret: bytes) -> bytes:
+    return b"%b%c%c%b" % (random, label, len(secret), secret.ljust(48, b"\0"))
+
+
+def _secret_at(bucket: bytearray, at: int) -> bytes:
+    return bytes(bucket[at + 34 : at + 34 + bucket[at + 33]])
+
+
+def _places(bucket: bytearray, random: bytes) -> Iterator[int]:
+    """Where entries with this random stand."""
+    at = bucket.find(random)
+    while at >= 0:
+        if at % ENTRY_BYTES == 0:
+            yield at
+        at = bucket.find(random, at + 1)
+
+
 def name_session(session: bytes) -> bytes:
     """A key of one size for a session ID or a ticket, however long."""
     return hashlib.sha256(session).digest()
@@ -147,18 +204,20 @@ class KeyFile:
 
     Args:
         path: A regular file: what is written to a pipe comes only once, and nobody can tell when it will.
+        is_late: It may not be there yet.
 
     Raises:
         OSError: There is no such file, or it may not be read.
         UsageError: It is something else than a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, is_late: bool = False) -> None:
         self.path = Path(path)
-        if not stat.S_ISREG(self.path.stat().st_mode):
-            raise UsageError(f"{self.path}: a key log has to be a regular file")
-        with self.path.open("rb"):
-            pass
+        if not is_late or self.path.exists():
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise UsageError(f"{self.path}: a key log has to be a regular file")
+            with self.path.open("rb"):
+                pass
         self._file: tuple[int, int] | None = None  # device and inode
         self._seen: tuple[int, int] | None = None  # size and time of change
         self._off = 0

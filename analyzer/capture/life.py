@@ -169,12 +169,10 @@ def read_life(
     ring = KeyRing(keys)
     follower = _Follower(parse_wanted(connection), ports=ports, secrets=ring, max_events=max_events)
     begun: Reader | None = None
-    named = {member.source.name: member.source for member in following} | {source.name: source}
-    for reader, chunk in series.read_on((series.Member(source), *following)):
+    for reader, chunk in series.read_with_keys((series.Member(source), *following), ring):
         if reader is not begun:
             begun = reader
             follower.numbering.begin(reader.source)
-            ring.begin(named[reader.source], reader.kind)
         follower.numbering.add(len(chunk.packets))
         life = follower.tell(follower.feed(chunk))
         if life is not None:

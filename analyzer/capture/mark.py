@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+EVERYTHING = 1 << 62
+"""A position behind all that a stream can carry."""
+
 
 class Mark(NamedTuple):
     """The segment that completed a record: where it ends in the TCP stream, what it acknowledges, when it came."""

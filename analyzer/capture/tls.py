@@ -144,6 +144,15 @@ class Session:
         return self._agreement.lacks or not self._agreement.has_secrets()
 
     @property
+    def gathered_bytes(self) -> int:
+        """What there is of handshake messages that are not complete."""
+        return len(self._halves[0].buffer) + len(self._halves[1].buffer)
+
+    def pass_messages(self) -> int:
+        """Pass over the handshake messages that are not complete, unread; how many there were."""
+        return sum(half.pass_message() for half in self._halves)
+
+    @property
     def client_random(self) -> bytes | None:
         """The random of the ClientHello, by which key logs name a connection; None while unknown."""
         return None if self._agreement.client is None else self._agreement.client.random
@@ -304,6 +313,10 @@ class Session:
         if half.opener is None and not self._prepare(half):
             return self._wait(half, item, out)
         data = self._open(half, item)
+        if data is None and half.is_unproven and not self._was_given_up:
+            half.reject()  # the right keys may be somewhere else
+            self._agreement.lacks = True
+            return self._wait(half, item, out)
         if data is None:
             self._seal(half, item, out)
         else:
@@ -386,14 +399,15 @@ class Session:
 
     def _read_unsure(self, half: Half, item: Item) -> bool | None:
         """A record of TLS 1.2 where ChangeCipherSpec may have been lost."""
-        keys = self._agreement.find_keys(DATA_EPOCH, is_client=self.client == half.direction)
-        if keys is None and self._agreement.lacks and not self._was_given_up:
+        found = self._agreement.find_keys(DATA_EPOCH, is_client=self.client == half.direction)
+        if not found and self._agreement.lacks and not self._was_given_up:
             return False
-        if item.kind == HANDSHAKE and (
-            keys is None or all(self._try(keys, seq, item) is None for seq in range(NEAR_RECORDS))
+        if item.kind == HANDSHAKE and all(
+            self._try(keys, seq, item) is None for keys in found for seq in range(NEAR_RECORDS)
         ):
             return True  # it is not sealed
-        half.restart(DATA_EPOCH, *(keys or ()))
+        half.restart(DATA_EPOCH)
+        half.adopt(found)
         half.is_lossy = True
         return None
 
@@ -404,9 +418,7 @@ class Session:
             if not self._was_given_up:
                 return False  # EncryptedExtensions tells
         if self._takes_early and half.opener is None and half.n_skipped == 0:
-            keys = self._agreement.find_keys(EARLY_EPOCH, is_client=True)
-            if keys is not None:
-                half.opener, half.secret = keys
+            half.adopt(self._agreement.find_keys(EARLY_EPOCH, is_client=True))
         if half.opener is not None:
             data = self._open(half, item)
             if data is None:
@@ -415,7 +427,7 @@ class Session:
                 self._take(half, item.kind, data, mark, out)
             return True
         # refused, or its key was not logged: it goes by until the handshake's key fits
-        if self._agreement.find_keys(HANDSHAKE_EPOCH, is_client=True) is None:
+        if not self._agreement.find_keys(HANDSHAKE_EPOCH, is_client=True):
             return self._wait(half, item, out)
         if self._takes_early is not False:
             half.add_lost(UNKNOWN)
@@ -432,22 +444,34 @@ class Session:
         """Find the keys of a direction's epoch."""
         if half.n_hellos != self._halves[1 - half.direction].n_hellos:
             return False
-        keys = self._agreement.find_keys(half.epoch, is_client=self.client == half.direction)
-        if keys is None:
-            return False
-        half.opener, half.secret = keys
-        return True
+        if half.adopt(self._agreement.find_keys(half.epoch, is_client=self.client == half.direction)):
+            return True
+        self._agreement.lacks |= bool(half.failed)
+        return False
 
     def _open(self, half: Half, item: Item) -> bytes | None:
         """What a sealed record holds; None where it cannot be opened."""
         seq = half.seq + half.ahead
         data = None if half.opener is None else half.opener.open(seq, item.kind, item.version, item.body)
         if data is None:
+            for keys in half.rivals:
+                data = self._try(keys, seq, item)
+                if data is not None:
+                    half.prefer(keys)
+                    break
+        if data is None:
             # nothing was lost and nothing was ever opened: the keys are others
             return self._search(half, item) if half.was_lossy or half.state is State.OPEN else None
-        half.note_opened(seq, is_13=self._is_13)
-        self._agreement.prove()
+        self._note_opened(half, seq)
         return data
+
+    def _note_opened(self, half: Half, seq: int) -> None:
+        half.note_opened(seq, is_13=self._is_13)
+        if half.is_unproven:
+            had_rivals = bool(half.rivals or half.failed)
+            half.is_unproven, half.rivals = False, []
+            is_client = self.client == half.direction
+            self._agreement.prove(half.secret, half.epoch, is_client=is_client, had_rivals=had_rivals)
 
     def _ways(self, half: Half, body: bytes) -> list[_Way]:
         """Keys that a record behind a loss may be under, the most likely first."""
@@ -456,18 +480,18 @@ class Session:
         if half.opener is not None:
             start = half.seq if half.ahead <= NEAR_RECORDS else half.seq + half.ahead
             ways.append(_Way(Keys(half.opener, half.secret), half.epoch, half.opener.guess(start, body)))
+            ways += [_Way(Keys(*keys), half.epoch, start) for keys in half.rivals]
         if self._is_13 and half.epoch == DATA_EPOCH and half.secret:
             keys = self._agreement.update(half.secret)
             ways += [_Way(keys, DATA_EPOCH, 0)] if keys else []
         elif self._is_13:
             for epoch in range(half.epoch + 1, DATA_EPOCH + 1):
-                keys = self._agreement.find_keys(epoch, is_client=is_client)
-                ways += [_Way(keys, epoch, 0)] if keys else []
+                ways += [_Way(keys, epoch, 0) for keys in self._agreement.find_keys(epoch, is_client=is_client)]
         return ways
 
     @staticmethod
-    def _try(keys: Keys, seq: int, item: Item) -> bytes | None:
-        return keys.opener.open(seq, item.kind, item.version, item.body)
+    def _try(keys: tuple[cipher.Opener, bytes], seq: int, item: Item) -> bytes | None:
+        return keys[0].open(seq, item.kind, item.version, item.body)
 
     def _search(self, half: Half, item: Item, *, only_near: bool = False) -> bytes | None:
         """Open a record behind lost ones: try its number, and the keys that may have come since."""
@@ -478,12 +502,14 @@ class Session:
                     data = self._try(keys, seq, item)
                     if data is None:
                         continue
-                    if keys.opener is not half.opener:
+                    if keys in half.rivals:
+                        half.prefer(keys)
+                    elif keys.opener is not half.opener:
                         if half.epoch in (DATA_EPOCH, EARLY_EPOCH) and half.opener is not None:
                             half.add_lost(UNKNOWN)  # what else came under the keys before
                         half.restart(epoch, *keys)
-                    half.note_opened(seq, is_13=self._is_13)
-                    self._agreement.prove()
+                        half.is_unproven = True
+                    self._note_opened(half, seq)
                     return data
         return None
 

@@ -12,7 +12,7 @@ import numpy as np
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
 from analyzer.capture.head import Request, Response, allowed_rsv, shorten
-from analyzer.capture.mark import Place
+from analyzer.capture.mark import EVERYTHING, Place
 from analyzer.capture.sealed import Told
 from analyzer.capture.segments import Segmenter
 from analyzer.model import (
@@ -76,8 +76,8 @@ class Finished(NamedTuple):
     `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
     is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
     8441 section 5). `told` is what is said of TLS that could not be opened, `refused` a request that an HTTP/2 server
-    never looked at, `evicted` a limit's doing, `superseded` an attempt after which the same TCP connection carried
-    another one.
+    never looked at, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an
+    attempt after which the same TCP connection carried another one.
     """
 
     connections: Rows
@@ -89,6 +89,7 @@ class Finished(NamedTuple):
     wraps: "list[Wrap | None]"
     told: list[Told | None]
     by_stream: Rows
+    heard_pos: Rows
     refused: Rows
     evicted: Rows
     superseded: Rows
@@ -112,6 +113,7 @@ class Tracker:
     Attributes:
         counters: What the dissecting kernel did not understand, by `Counter`.
         n_encrypted, n_midstream, n_evicted: Flows not looked into, and dropped.
+        n_tls, n_opened: Flows with TLS that are over, and those that keys opened.
 
     """
 
@@ -175,7 +177,7 @@ class Tracker:
         self._since_sweep = 0
         self._swept_ns = 0
         self.counters = np.zeros(len(Counter), np.int64)
-        self.n_encrypted = 0
+        self.n_encrypted = self.n_tls = self.n_opened = 0
         self.n_midstream = 0
         self.n_evicted = 0
         self._grow_flows(min(512, max_flows))
@@ -222,6 +224,11 @@ class Tracker:
     def n_skipped_requests(self) -> int:
         """HTTP/2 requests and answers whose headers could not be read."""
         return 0 if self._unwrapper is None else self._unwrapper.n_unread
+
+    @property
+    def n_skipped_messages(self) -> int:
+        """TLS handshake messages that were not complete when there was no room left to keep them."""
+        return 0 if self._unwrapper is None else self._unwrapper.n_passed
 
     @property
     def n_skipped_layers(self) -> int:
@@ -594,10 +601,12 @@ class Tracker:
             flows = self._flows[ended]
             is_open = np.array([self._unwrapper.is_opened(layer) for layer in flows["layer"].tolist()], bool)
             is_open |= flows["connection"] >= 0
+            self.n_opened += sum(map(self._unwrapper.was_opened, layers))
             for i in np.flatnonzero((flows["layer"] >= 0) & ~is_open).tolist():
                 is_open[i] = self._tell(int(ended[i]))
             flows = self._flows[ended]
             streams = np.array([i for layer in layers for i in self._unwrapper.streams_of(layer)], np.int64)
+        self.n_tls += int((flows["kind"] == handshake.TLS_FLOW).sum())
         self.n_encrypted += int(((flows["kind"] == handshake.TLS_FLOW) & ~is_open).sum())
         self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
         superseded = self._superseded(ended)
@@ -730,8 +739,12 @@ class Tracker:
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
         wraps: list[Wrap | None] = [None] * len(chosen)
         by_stream, refused = np.zeros((len(chosen), 2), bool), np.zeros(len(chosen), bool)
+        heard_pos = np.full((len(chosen), 2), EVERYTHING)
         if self._unwrapper is not None:
-            wraps = [self._unwrapper.wrap_of(layer) for layer in self._flows["layer"][flow].tolist()]
+            layers = self._flows["layer"][flow].tolist()
+            wraps = [self._unwrapper.wrap_of(layer) for layer in layers]
+            for i, layer in enumerate(layers):
+                heard_pos[i] = self._unwrapper.heard_pos_of(layer, int(client[i]))
             for i, wrap in enumerate(wraps):
                 if wrap is not None and int(connections["handshake"][i]) == handshake.COMPLETE:
                     self._unwrapper.see(self._server_of(self._flows[flow[i]], int(client[i]))._replace(sni=wrap.sni))
@@ -752,6 +765,7 @@ class Tracker:
             wraps,
             [self._told.pop(i, None) for i in chosen.tolist()],
             by_stream,
+            heard_pos,
             refused,
             np.full(len(chosen), is_evicted),
             connections["finished"] == SUPERSEDED,

@@ -10,19 +10,22 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from analyzer.capture import reassemble, records
-from analyzer.capture.alert import FATAL, USER_CANCELED
+from analyzer.capture.alert import CLOSE_NOTIFY, FATAL, USER_CANCELED, is_failure
 from analyzer.capture.half import UNKNOWN, State
 from analyzer.capture.http2 import Http2
 from analyzer.capture.http2_event import Answered, Data, Ended, GoneAway, Lost, Missed, Requested, Reset
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.lane import Flown, Lanes
-from analyzer.capture.mark import Mark, Place
+from analyzer.capture.mark import EVERYTHING, Mark, Place
 from analyzer.capture.sealed import Told
 from analyzer.capture.tls import Plain, Session
 from analyzer.model import ALERT, APPLICATION_DATA, SPAN, Octets, Rows
 
 MAX_HELD_BYTES = 1 << 26
 """Records held back until their keys come, over all connections; the oldest are given up first."""
+
+MAX_MESSAGE_BYTES = 1 << 26
+"""Handshake messages of TLS that are not complete, over all connections; the oldest are passed over unread first."""
 
 REFUSED = ("REFUSED_STREAM", "HTTP_1_1_REQUIRED")
 """Resets after which a client asks again elsewhere (RFC 9113 sections 7 and 8.7): that request was never answered."""
@@ -56,7 +59,7 @@ class Secrets(Protocol):
         """Whether there is any key, or may be."""
 
     def refresh(self) -> bool:
-        """Look for keys that were not there before; whether some came."""
+        """Look for keys that were not there before; whether some came, which `keys.version` tells, too."""
 
 
 class Judge(Protocol):
@@ -110,6 +113,7 @@ class Wrapped:
         http2: Its HTTP/2, None where it carries something else.
         has_plain: Whether anything of its content was seen.
         is_closed: Whether a direction has said, by an alert, that nothing more comes.
+        heard_pos: How far a direction had come when its receiver sent an alert behind which that reads nothing more.
         kept: Hellos and alerts of TLS that no keys can open, unread: stream, kind, version, body, mark.
         early_losses: What a direction lacks, by direction, as long as nothing was opened.
         losses: The last time that it was said that a direction lacks bytes, nobody knows how many.
@@ -118,6 +122,7 @@ class Wrapped:
         streams: CONNECTION indexes of the WebSockets on its HTTP/2 streams.
         n_read: Records of application data that were opened in turn, by direction.
         n_slow: How many it takes until a lane opens them.
+        version: Of the key log when what it lacks was looked for the last time.
 
     """
 
@@ -127,12 +132,14 @@ class Wrapped:
         self.is_decided = False
         self.has_plain = False
         self.is_closed = [False, False]
+        self.heard_pos = [EVERYTHING, EVERYTHING]
         self.kept: list[tuple[int, int, int, bytes, Mark]] = []
         self.early_losses: dict[int, Plain] = {}
         self.losses: dict[int, Plain] = {}
         self.streams: dict[int, int] = {}
         self.n_read = [0, 0]
         self.n_slow = [FAST_AFTER_RECORDS, FAST_AFTER_RECORDS]
+        self.version = 0
         self.read_pos = [0, 0]
         self.ending: dict[int, tuple[int, int]] = {}
 
@@ -190,6 +197,7 @@ class Unwrapper:
     Attributes:
         n_dropped: Streams and header blocks of HTTP/2 that a limit dropped, over connections that are over.
         n_unread: Requests and answers of HTTP/2 whose headers could not be read, for bytes before them are missing.
+        n_passed: TLS handshake messages that were passed over because too many were not complete.
 
     """
 
@@ -204,9 +212,13 @@ class Unwrapper:
         self._waiting: dict[int, int] = {}
         """Bytes held back, by LAYER index, oldest first."""
         self._n_held_bytes = 0
+        self._gathering: dict[int, int] = {}
+        """Bytes of handshake messages that are not complete, by LAYER index, oldest first."""
+        self._n_gathered_bytes = 0
         self._n_kept_bytes = 0
         self.n_dropped = 0
         self.n_unread = 0
+        self.n_passed = 0
         self._ends: dict[int, list[StreamEnd | None]] = {}
         """How HTTP/2 streams ended, by CONNECTION index: what the client did, what the server did."""
         self._refused: set[int] = set()
@@ -289,8 +301,23 @@ class Unwrapper:
                 plain = session.miss(direction, n, mark, kind=kind)
             for some in plain:
                 self._deliver(spans, wrapped, layers[layer], some, host)
+            if session.gathered_bytes or layer in self._gathering:
+                self._bound_messages(layer, session)
             if State.OPEN not in session.states or session.held_bytes or layer in self._waiting:
                 self._wait(spans, wrapped, layer, layers[layer], host)
+
+    def _bound_messages(self, layer: int, session: Session) -> None:
+        """Note what a connection gathers of handshake messages; of all the oldest are passed over at the limit."""
+        self._n_gathered_bytes += session.gathered_bytes - self._gathering.get(layer, 0)
+        if session.gathered_bytes:
+            self._gathering[layer] = session.gathered_bytes
+        else:
+            self._gathering.pop(layer, None)
+        while self._n_gathered_bytes > MAX_MESSAGE_BYTES:
+            oldest = next(iter(self._gathering))
+            self._n_gathered_bytes -= self._gathering.pop(oldest)
+            wrapped = self._wrapped[oldest]
+            self.n_passed += 0 if wrapped.session is None else wrapped.session.pass_messages()
 
     def _enter(self, wrapped: Wrapped, session: Session, layer: int, direction: int, begin: int) -> None:
         """Have what follows in a direction opened many records at a time."""
@@ -317,9 +344,12 @@ class Unwrapper:
         session = wrapped.session
         if session is None:
             return
-        if _lacks_keys(session) and self._secrets is not None and self._secrets.refresh():
-            for some in session.retry():
-                self._deliver(spans, wrapped, layer_row, some, host)
+        if _lacks_keys(session) and self._secrets is not None:
+            self._secrets.refresh()
+            if wrapped.version != self._keys.version:  # others may have found the keys that came
+                wrapped.version = self._keys.version
+                for some in session.retry():
+                    self._deliver(spans, wrapped, layer_row, some, host)
         if (self._secrets is None or not self._secrets.may_come) and _lacks_keys(session):
             self._give_up(spans, wrapped, layer_row, host)
         if session.state is State.SEALED:
@@ -345,7 +375,10 @@ class Unwrapper:
         if plain.kind == ALERT and len(plain.data) == 2 and wrapped.has_plain:
             # nobody reads what comes behind a close_notify or an alert that is fatal (RFC 8446 section 6)
             level, number = plain.data
-            wrapped.is_closed[plain.direction] |= number != USER_CANCELED and (level == FATAL or number == 0)
+            wrapped.is_closed[plain.direction] |= number != USER_CANCELED and (level == FATAL or number == CLOSE_NOTIFY)
+            if session is not None and is_failure(level, number, is_13=session.is_13) and plain.mark.ack_pos > 0:
+                other = 1 - plain.direction
+                wrapped.heard_pos[other] = min(wrapped.heard_pos[other], plain.mark.ack_pos)
         if plain.kind != APPLICATION_DATA or session is None:
             return
         wrapped.has_plain |= len(plain.data) > 0
@@ -483,6 +516,12 @@ class Unwrapper:
             return wrapped.session is None or State.SEALED not in wrapped.session.states
         return wrapped.session is not None and wrapped.session.state is State.OPEN and wrapped.session.is_established
 
+    def was_opened(self, layer: int) -> bool:
+        """Whether keys opened any record of a connection."""
+        wrapped = self._wrapped.get(layer)
+        session = None if wrapped is None else wrapped.session
+        return wrapped is not None and session is not None and (wrapped.has_plain or session.state is State.OPEN)
+
     def see(self, place: Place) -> None:
         """A WebSocket was seen there."""
         if self._judge is not None:
@@ -506,6 +545,13 @@ class Unwrapper:
                 wrapped.session.read(*record)
         return self._judge.judge(wrapped.session, place._replace(sni=wrapped.session.sni), shape, cutters, streams)
 
+    def heard_pos_of(self, layer: int, client: int) -> tuple[int, int]:
+        """Up to where the receivers of what the client and what the server sent can have read it."""
+        wrapped = self._wrapped.get(layer)
+        if wrapped is None:
+            return EVERYTHING, EVERYTHING
+        return wrapped.heard_pos[client], wrapped.heard_pos[1 - client]
+
     def wrap_of(self, layer: int) -> Wrap | None:
         """What a connection is wrapped in, None where in nothing."""
         wrapped = self._wrapped.get(layer)
@@ -518,7 +564,8 @@ class Unwrapper:
         secrets = None if random is None else self._keys.find(random)
         if random is None or secrets is None:
             return b""
-        return b"".join(f"{label} {random.hex()} {secret.hex()}\n".encode() for label, secret in secrets.items())
+        lines = ((label, secret) for label, rivals in secrets.items() for secret in rivals)
+        return b"".join(f"{label} {random.hex()} {secret.hex()}\n".encode() for label, secret in lines)
 
     def streams_of(self, layer: int) -> Iterator[int]:
         """CONNECTION indexes of its HTTP/2 streams that have not ended."""
@@ -555,11 +602,12 @@ class Unwrapper:
             self.n_unread += http2.n_unread_requests + http2.n_unread_answers
         self._lanes.forget(layer)
         self._n_held_bytes -= self._waiting.pop(layer, 0)
+        self._n_gathered_bytes -= self._gathering.pop(layer, 0)
 
 
 def _lacks_keys(session: Session) -> bool:
     """Whether a direction waits for secrets that may still come."""
-    return State.WAITING in session.states and session.needs_keys
+    return (State.WAITING in session.states or session.held_bytes > 0) and session.needs_keys
 
 
 def _put_ends(streams: Rows, ends: Sequence[StreamEnd | None]) -> list[bool]:

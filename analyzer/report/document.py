@@ -8,10 +8,12 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer import __version__
 from analyzer.errors import UsageError
+from analyzer.keys import weigh_keys
 from analyzer.knowledge import language as languages
 from analyzer.knowledge.catalogue import PREDICATES, Catalogue
 from analyzer.knowledge.language import Language
@@ -78,6 +80,7 @@ class Report:
         step_ns: int | None = None,
         selection: Selection | None = None,
         language: Language | None = None,
+        keys: Sequence[Path] = (),
     ) -> None:
         """Make the document.
 
@@ -90,6 +93,7 @@ class Report:
             step_ns: Step of the timeline in nanoseconds that was asked for.
             selection: The filters that the counts have gone through.
             language: English where none is given.
+            keys: Key logs that were given.
 
         Raises:
             UsageError: No such dimension, or `top` is below 1.
@@ -105,6 +109,7 @@ class Report:
         self.document |= {
             "filters": (selection or Selection()).words(),
             "left_out": counts.sums["left_out"],
+            "keys": weigh_keys(keys, counts.sums),
             "by": [entry for dimension in by for entry in series.breakdown(dimension, counts.by[dimension], top=top)],
             "timeline": series.timeline(counts, step_ns),
         }

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from analyzer.keys import UNUSABLE
 from analyzer.model import (
     CLOSES,
     CONNECTIONS,
@@ -175,6 +176,12 @@ def report_schema() -> dict[str, Any]:
         rows=_list(**{column.name: _column(column) for column in CLOSES}, diagnosis=text),
         filters={"type": "object", "additionalProperties": names},
         left_out=count,
+        keys=_object(
+            connections=count,
+            opened=count,
+            has_any={"type": "boolean"},
+            unusable=_list(source=text, status={"enum": list(UNUSABLE)}),
+        ),
         by=_list(
             dimension={"enum": list(DIMENSIONS)},
             endpoint=endpoint,

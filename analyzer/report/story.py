@@ -67,9 +67,18 @@ def filters(document: dict[str, Any], language: Language) -> str:
 def notes(document: dict[str, Any], language: Language) -> list[str]:
     """What stands below the headline: the period, the filters, what was assumed, what counts twice."""
     texts = [period(document, language), filters(document, language), *assumptions(document, language)]
+    texts += about_keys(document["keys"], language)
     if document["connections"] and document["logged"]:
         texts.append(language.label("report.counted_twice"))
     return [text for text in texts if text]
+
+
+def about_keys(keys: dict[str, Any], language: Language) -> list[str]:
+    """Which key logs are of no use, and that keys opened nothing."""
+    texts = [language.label(f"report.keys_{log['status']}", source=visible(log["source"])) for log in keys["unusable"]]
+    if keys["has_any"] and keys["connections"] and not keys["opened"]:
+        texts.append(language.label("report.keys_open_none", n=language.number(keys["connections"])))
+    return texts
 
 
 def nothing_found(document: dict[str, Any], language: Language) -> list[str]:

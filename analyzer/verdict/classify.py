@@ -151,6 +151,9 @@ def classify(
     own_hidden = ~has_sent & (~e["seen"] | e["lost"] | e["tail_missing"])
     decide(has_close & (p["violation_packet"] > 0) & own_hidden, None, undone, Evidence.GAP, CLOSE)
 
+    # 7: a Close that came after E had failed TLS, behind which it reads nothing more (RFC 8446 section 6.2)
+    decide(has_close & p["close_unheard"], None, undone, Evidence.LATE_CLOSE, CLOSE)
+
     # 7, 8: a Close that came after E's FIN
     late = has_close & (e["fin_packet"] > 0) & (p["close_packet"] > e["fin_packet"])
     decide(late & (e["rst_packet"] > p["close_packet"]), None, undone, Evidence.LATE_CLOSE, CLOSE)
@@ -164,9 +167,9 @@ def classify(
     decide_read(was_reset, Confidence.MEDIUM)
 
     # 1 to 3, 10, 11, 27, 30, 34: a Close that E read; less sure where nothing shows that it arrived, where earlier
-    # frames were not seen, or where E threw the transport away without an answer
+    # frames were not seen, or where E threw the transport away, or failed TLS, without an answer
     shaky = p["found_again"] | (handshake == MISSING) | own_hidden | ~p["close_acked"] & ~has_replied
-    shaky |= (e["rst_packet"] > p["close_packet"]) & ~has_replied & ~crossed(p, e)
+    shaky |= ((e["rst_packet"] > p["close_packet"]) | p["tls_failed"]) & ~has_replied & ~crossed(p, e)
     decide_read(shaky, Confidence.MEDIUM)
     decide_read(has_close, Confidence.HIGH)
     decide(has_close & (p["close"] == SHORT), None, undone, Evidence.SHORT_CLOSE, CLOSE)

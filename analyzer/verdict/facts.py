@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analyzer.capture import frames, handshake
+from analyzer.capture import frames, handshake, mark
 from analyzer.capture.tracker import Finished
 from analyzer.model import LOCAL_ONLY, RECEIVED, SENT, VIOLATIONS, Anomaly, Received, Rows, anomaly_names
 
@@ -93,6 +93,8 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     facts["close_packet"] = walk["close_packet"]
     has_end = walk["close_end_pos"] > 0
     facts["close_acked"] = has_end & (mine["acked_pos"] >= walk["close_end_pos"])
+    facts["tls_failed"] = finished.heard_pos[:, side] < mark.EVERYTHING
+    facts["close_unheard"] = has_end & (walk["close_end_pos"] > finished.heard_pos[:, side])
     facts["close_acks_peer"] = has_end & (walk["close_ack_pos"] >= other["close_end_pos"])
     broken = closes.anomalies & int(VIOLATIONS) != 0
     first = walk["violation_packet"].copy()
