@@ -460,7 +460,7 @@ def test_a_reset_names_its_code():
 
 def test_goaway_with_the_reserved_bit_and_debug_data():
     events = Made().open().give(SERVER, raw(7, 0, 0, struct.pack(">II", 0x80000001, 11) + b"calm down"))
-    assert events == [GoneAway(SERVER, 1, 11, "ENHANCE_YOUR_CALM", MARK)]
+    assert events == [GoneAway(SERVER, 1, 11, "ENHANCE_YOUR_CALM", b"calm down", MARK)]
 
 
 def test_what_comes_after_a_reset_of_the_other_side_is_told():
