@@ -4,6 +4,7 @@ Whatever TLS or HTTP/2 wraps is read on by the steps that read plain TCP: bytes 
 spans, those of WebSockets on HTTP/2 streams to the frame walk.
 """
 
+from array import array
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -139,7 +140,7 @@ class _Spans:
         self.record = 0
         self.rows: list[tuple[int, ...]] = []
         self.order: list[int] = []
-        self.stream_rows: list[tuple[int, ...]] = []
+        self.stream_numbers = array("q")  # 64 bytes a row: a flood of tiny frames has 400,000 in one go
         self.pieces: list[bytes | memoryview] = []
         self.n_bytes = 0
 
@@ -154,7 +155,8 @@ class _Spans:
         self.order.append(self.record)
 
     def add_stream(self, stream: int, kind: int, off: int, n: int, mark: Mark) -> None:
-        self.stream_rows.append((mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind))
+        place = (mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind)
+        self.stream_numbers.extend(place)
 
     def align(self) -> int:
         """Have a whole number of words, return how many bytes that makes."""
@@ -169,7 +171,11 @@ class _Spans:
         if flown is not None and len(flown.spans):
             rows = np.concatenate([rows, flown.spans])
             rows = rows[np.argsort(np.concatenate([np.array(self.order, np.int64), flown.order]), kind="stable")]
-        return Opened(data, rows, np.array(self.stream_rows, SPAN))
+        numbers = np.frombuffer(self.stream_numbers, np.int64).reshape(-1, len(SPAN.names or ()))
+        stream_rows = np.empty(len(numbers), SPAN)
+        for i, name in enumerate(SPAN.names or ()):
+            stream_rows[name] = numbers[:, i]
+        return Opened(data, rows, stream_rows)
 
 
 class Unwrapper:

@@ -189,6 +189,7 @@ def _tell_gone(story: dict[str, Any], language: Language) -> str:
 def _tell_http2(story: dict[str, Any], language: Language) -> list[str]:
     """What else HTTP/2 says of a stream's end: the other side's reset, a GOAWAY, how many others ended with it."""
     lines, names = [], []
+    is_clear = story["initiator"] not in ("none", "unknown") or story["handshake"] == "rejected"
     resetter, _, error = (story["stream_error"] or "").partition(" ")
     if error:
         names.append(error)
@@ -207,12 +208,12 @@ def _tell_http2(story: dict[str, Any], language: Language) -> list[str]:
         if story["goaway_reason"]:
             lines.append(language.label("story.goaway_says", reason=visible(story["goaway_reason"])))
     by_server = story["ended_by"] == "server" and story["end"] in ("stream_end", "stream_reset", "goaway")
-    if by_server or sender == "server":
+    if not is_clear and (by_server or sender == "server"):
         software, server = story["server_software"], visible(story["server"])
         name = "story.hop_named" if software else "story.hop"
         lines.append(language.label(name, server=server, software=visible(software)))
     for name in dict.fromkeys(names):
-        if language.hint(name):
+        if not is_clear and language.hint(name):
             lines.append(language.label("story.hint", name=name, hint=language.hint(name)))
     if story["cause"] == "tcp_lost":
         lines.append(_tell_shared(story["shared_by"], story["carried"], language))
