@@ -262,7 +262,8 @@ def _conduct(
     is_read = (a["close"] != frames.CUT_CLOSE) & (b["close"] != frames.CUT_CLOSE)
     differs = both & is_read & ~has_crossed & ((a["close"] != b["close"]) | (a["code"] != b["code"]))
     bits[differs] |= int(Anomaly.REPLY_DIFFERS)
-    bits[both & has_ended & (first_end < 2)] |= int(Anomaly.CLIENT_ENDED_FIRST)
+    of_tcp = ~finished.by_stream[:, CLIENT]
+    bits[both & has_ended & (first_end < 2) & of_tcp] |= int(Anomaly.CLIENT_ENDED_FIRST)
     last_close_ns = np.maximum(finished.sides[:, CLIENT]["close_ns"], finished.sides[:, SERVER]["close_ns"])
     until = np.where(has_ended, ended_ns, last_ns)
     bits[both & (until - last_close_ns > SERVER_LINGER_NS)] |= int(Anomaly.SERVER_LINGERED)
