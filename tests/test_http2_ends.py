@@ -18,6 +18,7 @@ from test_unwrap import Streams
 
 from analyzer.analysis import read, stream
 from analyzer.capture.container import Reader
+from analyzer.capture.fate import Carrier
 from analyzer.capture.tracker import Tracker
 from analyzer.knowledge import catalogue, language
 from analyzer.report.counts import Counts
@@ -479,6 +480,33 @@ def test_floods_cost_no_more_than_their_bytes(frames):
     spent, peak, connections = flood(frames)
     assert (spent < 3, peak < 40_000_000) == (True, True)
     assert len(connections) == 1000
+
+
+def test_both_sides_reset_a_stream_and_the_first_is_told():
+    both = Streams()
+    both.open(1)
+    # captured in another order than they came: the first acknowledges the second
+    both.talk.say(SERVER, raw(3, 0, 1, (11).to_bytes(4, "big")), ack=both.talk.seq[CLIENT] + 13)
+    both.talk.say(CLIENT, raw(3, 0, 1, (8).to_bytes(4, "big")))
+    both.talk.end()
+    (row,) = rows_of(both.talk).values()
+    assert (row["stream_error"], row["ended_by"]) == ("server ENHANCE_YOUR_CALM", "server")
+
+
+def test_streams_that_ended_otherwise_are_not_awaited_for_ever():
+    carrier = Carrier()
+    for number in range(1, 20_000, 2):
+        carrier.begin(number, number)
+        carrier.wait(number, 1, 1 << 40)
+        carrier.end(number)
+    assert len(carrier._order[1]) < 100
+    carrier.begin(20_001, 7)
+    carrier.wait(20_001, 0, 500)
+    assert (list(carrier.advance(1, 600)), list(carrier.advance(0, 499)), list(carrier.advance(0, 500))) == (
+        [],
+        [],
+        [20_001],
+    )
 
 
 def test_resets_that_acknowledge_what_never_comes_are_waited_for_at_little_cost():
