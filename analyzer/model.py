@@ -122,10 +122,17 @@ class End(enum.StrEnum):
     RST = "rst"
     STREAM_END = "stream_end"
     STREAM_RESET = "stream_reset"
+    GOAWAY = "goaway"  # the server took no stream above another one
     VANISHED = "vanished"
     OPEN = "open"
     EVICTED = "evicted"
     UNKNOWN = "unknown"
+
+
+class Cause(enum.StrEnum):
+    """Why a connection ended, where that was established; several may share one."""
+
+    TCP_LOST = "tcp_lost"  # the TCP connection that carried it, and others, ended before anybody sent a Close
 
 
 class Handshake(enum.StrEnum):
@@ -710,6 +717,12 @@ CONNECTIONS = (
     Column("server_software", "text", "Server header"),
     Column("handshake", "enum", ", ".join(Handshake)),
     Column("http_status", "int", "status of the answer to the upgrade request"),
+    Column("flow", "text", "TCP connection that carried it over HTTP/2: its start time, client, server"),
+    Column("http2_stream", "int", "number of its HTTP/2 stream"),
+    Column("stream_error", "text", "error code of RST_STREAM: who sent it first, and its name (server CANCEL)"),
+    Column("goaway", "text", "GOAWAY before the stream had ended: who sent it, and the name of its error code"),
+    Column("goaway_last_stream", "int", "highest stream that whoever sent it still takes"),
+    Column("goaway_reason", "text", "what else it says: the beginning of its debug data"),
     Column("opened", "time", "when the answer was captured, else when the first packet was"),
     Column("ended", "time", "when the transport ended"),
     Column("duration_s", "float", "seconds from opened to ended"),
@@ -727,8 +740,10 @@ CONNECTIONS = (
     Column("end_delay_s", "float", "seconds from the last Close to the first FIN or RST"),
     Column("unanswered_ping_s", "float", "seconds that a Ping was without Pong when the end began"),
     Column("anomalies", "list", "what either side did wrong"),
-    Column("cause", "text", "most likely cause, where one was established"),
+    Column("cause", "text", "most likely cause, where one was established: " + ", ".join(Cause)),
     Column("cause_confidence", "enum", "high, medium or low"),
+    Column("shared_by", "int", "WebSockets of one HTTP/2 connection that this cause ended together, this one included"),
+    Column("carried", "int", "WebSockets that this connection carried in all; null where some may have been missed"),
     Column("diagnosis", "text", "key of the documented text, see `wsclose explain`"),
 )
 

@@ -28,6 +28,7 @@ from make import ATTEMPTS, HERE, drop_options, find_node_modules, free_port, pro
 
 HOST = "127.0.0.1"
 ENDPOINT = str(HERE / "endpoints" / "http2_endpoint.js")
+TURNS_ENDPOINT = str(HERE / "endpoints" / "h2_endpoint.py")
 DATA, HEADERS, RST_STREAM, END_STREAM = 0, 1, 3, 1
 
 PAGE = """
@@ -187,7 +188,8 @@ def problems(
         yield f"the initiator is {initiator}"
     if len(closes) == 2 and closes[0][0] == closes[1][0]:
         yield "both Closes in one packet"
-    if not (end := find_end(endings, sides)).startswith(websocket.end):
+    # a request that GOAWAY refuses has no end of its own
+    if not (end := find_end(endings, sides)).startswith(websocket.end) and not websocket.end.startswith("goaway"):
         yield f"the end is {end}, not {websocket.end}"
     for view in websocket.views:
         other = "server" if view.endpoint == "client" else "client"
@@ -251,15 +253,13 @@ def hold(case: Case, port: int, path: Path, keys: Path, node_path: str) -> dict[
         command += ["-keyout", more[0], "-out", more[1], "-days", "30", "-subj", "/CN=localhost"]
         subprocess.run(command, check=True, capture_output=True)
     pipe = subprocess.PIPE
+    if case.turns:
+        return hold_turns(case, port, path)
     command = ["node", ENDPOINT, "server", HOST, str(port), json.dumps(server_plan), *more]
     server = subprocess.Popen(command, stdout=pipe, text=True, env=environment)
     assert server.stdout
     server.stdout.readline()
-    command = ["dumpcap", "-q", "-i", "lo", "-f", f"tcp port {port}", "-w", str(path)]
-    recorder = subprocess.Popen(command, stderr=pipe, text=True)
-    while recorder.stderr and "File:" not in recorder.stderr.readline():
-        pass
-    time.sleep(0.3)
+    recorder = start_recorder(port, path)
     api: dict[str, dict[str, Any]] = {"client": {}, "server": {}}
     try:
         if case.client == "Chromium":
@@ -274,6 +274,29 @@ def hold(case: Case, port: int, path: Path, keys: Path, node_path: str) -> dict[
         api["server"] = by_path(server.stdout.read())
         server.wait()
     return api
+
+
+def hold_turns(case: Case, port: int, path: Path) -> dict[str, dict[str, Any]]:
+    """Hold and capture a conversation whose two ends are one program."""
+    recorder = start_recorder(port, path)
+    try:
+        command = [sys.executable, TURNS_ENDPOINT, str(port), json.dumps(case.turns)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    finally:
+        stop(recorder)
+    api: dict[str, dict[str, Any]] = {"client": {}, "server": {}}
+    for line in map(json.loads, done.stdout.splitlines()):
+        api[line.pop("side")][line.pop("path")] = line
+    return api
+
+
+def start_recorder(port: int, path: Path) -> subprocess.Popen[str]:
+    command = ["dumpcap", "-q", "-i", "lo", "-f", f"tcp port {port}", "-w", str(path)]
+    recorder = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while recorder.stderr and "File:" not in recorder.stderr.readline():
+        pass
+    time.sleep(0.3)
+    return recorder
 
 
 def by_path(output: str) -> dict[str, Any]:
@@ -306,8 +329,8 @@ def record(name: str, case: Case, node_path: str) -> list[str]:
         lines.append(f'keys = "{name}.keys"')
     recorded = {
         "date": str(datetime.datetime.now(datetime.UTC).date()),
-        "client": f"{browser_version()} (headless)" if case.client == "Chromium" else f"http2, {program('ws')}",
-        "server": f"http2, {program('ws')}",
+        "client": name_client(case),
+        "server": program("h2 wsproto") if case.turns else f"http2, {program('ws')}",
         "packets": n_packets,
         "container": "pcapng",
         "link_type": "Ethernet",
@@ -334,6 +357,12 @@ def record(name: str, case: Case, node_path: str) -> list[str]:
     return wrong
 
 
+def name_client(case: Case) -> str:
+    if case.client == "Chromium":
+        return f"{browser_version()} (headless)"
+    return program("h2 wsproto") if case.turns else f"http2, {program('ws')}"
+
+
 def browser_version() -> str:
     output = subprocess.run(["chromium", "--version"], check=True, capture_output=True, text=True).stdout
     return " ".join(output.split()[:2])
@@ -350,7 +379,8 @@ def to_toml(
 ) -> list[str]:
     """One table of `connections`."""
     sides = {sender: side_of(frames, sender) for sender in ("client", "server")}
-    end, _, ended_by = find_end(endings, sides).partition(" ")
+    found = find_end(endings, sides)
+    end, _, ended_by = (websocket.end if websocket.end.startswith("goaway") else found).partition(" ")
     lines = table("[[connections]]", {"stream": stream, "decision": websocket.decision})
     for side, reported in sorted(api.items()):
         lines += table(f"[connections.api.{side}]", reported)
@@ -363,6 +393,7 @@ def to_toml(
         packet = find_record(view.record, frames, endings, sides)
         lines += table("[[connections.expect]]", {**expect, "reason": view.reason, "record": packet})
     connection = {
+        **websocket.columns,
         "handshake": websocket.handshake,
         "http_status": websocket.http_status,
         "initiator": websocket.initiator,

@@ -49,6 +49,8 @@ def english_texts():
         yield ("undetermined", name), entry
     for entry in document["pair"]:
         yield ("pair", "-".join(map(str, entry["codes"]))), entry
+    for name, entry in document["http2"].items():
+        yield ("http2", name), entry
 
 
 TEXTS = {(kind, name, field): entry[field] for (kind, name), entry in english_texts() for field in TEXT_FIELDS[kind]}
@@ -160,6 +162,8 @@ def test_every_text_is_reached_through_the_language(code):
             text = getattr(spoken.diagnosis(f"undetermined.{name}"), {"meaning": "cause"}.get(field, field))
         elif kind == "code":
             text = getattr(spoken.about(int(name.rpartition("-")[2])), field)
+        elif kind == "http2":
+            text = spoken.hint(name)
         else:
             text = getattr(spoken.pair(*map(int, name.split("-"))), field)
         assert (text == english) == (code == "en")

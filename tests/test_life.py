@@ -32,10 +32,10 @@ TEXT = frame(1, b"hello")
 MASKED_TEXT = frame(1, b"hello", mask=MASK)
 
 
-ENDS = {"fin": "fin", "rst": "rst", "stream_end": "fin", "stream_reset": "rst"}
-"""What an end looks like among the events: END_STREAM and RST_STREAM are FIN and RST there."""
+ENDS = {"fin": "fin", "rst": "rst", "stream_end": "fin", "stream_reset": "rst", "goaway": "rst"}
+"""What an end looks like among the events: END_STREAM and RST_STREAM are FIN and RST there, a refusal is RST."""
 
-UNREAD = ("h2-chromium", "h2c-streams", "tls13-unknown-ca")
+UNREAD = ("h2-chromium", "h2c-goaway", "h2c-resets", "h2c-streams", "tls13-unknown-ca")
 """tshark knows no WebSockets over HTTP/2, and there is none where TLS failed."""
 
 

@@ -11,7 +11,6 @@ import h2.config
 import h2.connection
 import h2.settings
 import pytest
-from conftest import SAMPLES
 from packets import CLIENT, MASK, REQUEST, SERVER, Conversation, block, close, frame, pcapng, response
 from reading import gather, to_rows
 from tlswire import Wire, make_contexts
@@ -705,10 +704,3 @@ def test_a_close_in_http2_whose_segment_is_lost_is_not_1006():
     del both.talk.packets[at - 1]
     told = both.rows()[1][1]
     assert (told[CLIENT]["code"], told[SERVER]["code"]) == (None, 4000)
-
-
-def test_http2_samples_have_one_cause_and_many_effects():
-    closes, connections, _ = gather(stream(SAMPLES / "h2c-streams.pcapng"))
-    assert len({row["connection"].rpartition("-s")[0] for row in connections}) == 1
-    assert len(connections) > 4
-    assert len(closes) > 8

@@ -206,7 +206,9 @@ class Http2:
     def _step_over(self, direction: int, n: int, events: list[Event]) -> None:
         """Go over missing bytes that all belong to the current frame's payload."""
         side = self._sides[direction]
-        if side.kind != frame.DATA:
+        if side.kind == frame.GOAWAY and len(side.payload) >= 8:
+            side.wanted = len(side.payload)  # of the debug data, what comes before the gap
+        elif side.kind != frame.DATA:
             side.is_broken |= len(side.payload) < side.wanted
         elif side.data_left > 0:
             missed = min(n, side.data_left)
@@ -315,8 +317,8 @@ class Http2:
             side.wanted = 4 if length == 4 else 0
         elif kind == frame.SETTINGS and length <= frame.MAX_SETTINGS_BYTES and not flags & frame.ACK:
             side.wanted = length
-        elif kind == frame.GOAWAY and length >= 8:
-            side.wanted = 8
+        elif kind == frame.GOAWAY and length >= 8 and not stream:
+            side.wanted = min(length, 8 + frame.MAX_DEBUG_BYTES)
 
     def _go_on(
         self, direction: int, data: bytes | memoryview, off: int, shift: int, mark: Mark, events: list[Event]
@@ -367,8 +369,8 @@ class Http2:
         elif side.kind == frame.GOAWAY:
             if side.wanted and not side.is_broken:
                 last = int.from_bytes(side.payload[:4], "big") & frame.STREAM_BITS
-                code = int.from_bytes(side.payload[4:], "big")
-                events.append(GoneAway(direction, last, code, frame.error_name(code), mark))
+                code = int.from_bytes(side.payload[4:8], "big")
+                events.append(GoneAway(direction, last, code, frame.error_name(code), bytes(side.payload[8:]), mark))
         elif side.kind == frame.SETTINGS:
             if not side.is_broken and not side.flags & frame.ACK and side.stream == 0:
                 self._take_settings(direction)

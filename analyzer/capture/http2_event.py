@@ -70,12 +70,13 @@ class Reset(NamedTuple):
 
 
 class GoneAway(NamedTuple):
-    """One side takes no streams above the last one (RFC 9113 section 6.8)."""
+    """One side takes no streams above the last one (RFC 9113 section 6.8); the first bytes of its debug data."""
 
     direction: int
     last_stream: int
     code: int
     code_name: str
+    debug: bytes
     mark: Mark
 
 

@@ -57,6 +57,9 @@ MAX_BELIEVED_BYTES = 65535
 MAX_SETTINGS_BYTES = 6 * 64
 """The settings that are registered, many times over; a longer SETTINGS frame is walked over unread."""
 
+MAX_DEBUG_BYTES = 256
+"""Of the debug data of a GOAWAY; what is seen is a name or a sentence."""
+
 MAX_AHEAD = 2 * 65536
 """By how much a stream's number may exceed the highest one seen: requests may have been among the missing bytes."""
 

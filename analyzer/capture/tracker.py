@@ -36,6 +36,7 @@ from analyzer.model import (
 )
 
 if TYPE_CHECKING:
+    from analyzer.capture.fate import Fate
     from analyzer.capture.http2_event import Answered, Requested
     from analyzer.capture.unwrap import Judge, Opened, Secrets, Unwrapper, Wrap
 
@@ -75,9 +76,9 @@ class Finished(NamedTuple):
 
     `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
     is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
-    8441 section 5). `told` is what is said of TLS that could not be opened, `refused` a request that an HTTP/2 server
-    never looked at, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an
-    attempt after which the same TCP connection carried another one.
+    8441 section 5); `fates` is what else HTTP/2 tells, None elsewhere. `told` is what is said of TLS that could not be
+    opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an attempt
+    after which the same TCP connection carried another one.
     """
 
     connections: Rows
@@ -90,7 +91,7 @@ class Finished(NamedTuple):
     told: list[Told | None]
     by_stream: Rows
     heard_pos: Rows
-    refused: Rows
+    fates: "list[Fate | None]"
     evicted: Rows
     superseded: Rows
     vanished: Rows
@@ -738,8 +739,9 @@ class Tracker:
         client = connections["client_stream"].astype(np.int64)
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
         wraps: list[Wrap | None] = [None] * len(chosen)
-        by_stream, refused = np.zeros((len(chosen), 2), bool), np.zeros(len(chosen), bool)
+        by_stream = np.zeros((len(chosen), 2), bool)
         heard_pos = np.full((len(chosen), 2), EVERYTHING)
+        fates: list[Fate | None] = [None] * len(chosen)
         if self._unwrapper is not None:
             layers = self._flows["layer"][flow].tolist()
             wraps = [self._unwrapper.wrap_of(layer) for layer in layers]
@@ -751,8 +753,7 @@ class Tracker:
             on_streams = np.flatnonzero(connections["http2_stream"])
             self._n_streams -= len(on_streams)
             self._n_ended -= int((connections["finished"] == ENDED).sum())
-            for i in on_streams.tolist():
-                by_stream[i], refused[i] = self._unwrapper.take_end(int(chosen[i]), streams[i])
+            self._take_fates(chosen, connections, on_streams.tolist(), streams, by_stream, fates)
         stalled = streams["n_stalled"] >= reassemble.STALLED_RETRANSMISSIONS
         silent = self._clock_ns - streams["stalled_ns"] >= SILENCE_AFTER_STALL_NS
         finished = Finished(
@@ -766,7 +767,7 @@ class Tracker:
             [self._told.pop(i, None) for i in chosen.tolist()],
             by_stream,
             heard_pos,
-            refused,
+            fates,
             np.full(len(chosen), is_evicted),
             connections["finished"] == SUPERSEDED,
             np.any(stalled & silent, axis=1),
@@ -774,3 +775,28 @@ class Tracker:
         self._connections["in_use"][chosen] = 0
         self._free_some(chosen)
         return finished
+
+    def _take_fates(
+        self,
+        chosen: Rows,
+        connections: Rows,
+        on_streams: list[int],
+        streams: Rows,
+        by_stream: Rows,
+        fates: "list[Fate | None]",
+    ) -> None:
+        """Fill in how HTTP/2 streams ended, and how many of them each TCP connection has carried."""
+        unwrapper = self._unwrapper
+        if unwrapper is None:
+            return
+        layers = self._flows["layer"][connections["flow"]].tolist()
+        for i in on_streams:
+            state = int(connections["handshake"][i])
+            is_opened = state in (handshake.COMPLETE, handshake.MISSING_HANDSHAKE)
+            # whoever sends frames has been answered, captured or not
+            is_opened |= state == handshake.PENDING and int(self._sides[2 * chosen[i]]["frames"]) > 0
+            by_stream[i], fates[i] = unwrapper.take_end(int(chosen[i]), layers[i], streams[i], is_opened=is_opened)
+        for i in on_streams:
+            fate = fates[i]
+            if fate is not None:
+                fates[i] = fate._replace(n_carried=unwrapper.n_carried(layers[i]))

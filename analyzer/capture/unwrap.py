@@ -4,16 +4,19 @@ Whatever TLS or HTTP/2 wraps is read on by the steps that read plain TCP: bytes 
 spans, those of WebSockets on HTTP/2 streams to the frame walk.
 """
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from analyzer.capture import reassemble, records
 from analyzer.capture.alert import CLOSE_NOTIFY, FATAL, USER_CANCELED, is_failure
+from analyzer.capture.fate import UNKNOWN as UNCOUNTED
+from analyzer.capture.fate import Carrier, Fate, Fates
 from analyzer.capture.half import UNKNOWN, State
 from analyzer.capture.http2 import Http2
-from analyzer.capture.http2_event import Answered, Data, Ended, GoneAway, Lost, Missed, Requested, Reset
+from analyzer.capture.http2_event import Answered, Data, GoneAway, Lost, Missed, Requested, Reset
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.lane import Flown, Lanes
 from analyzer.capture.mark import EVERYTHING, Mark, Place
@@ -26,10 +29,6 @@ MAX_HELD_BYTES = 1 << 26
 
 MAX_MESSAGE_BYTES = 1 << 26
 """Handshake messages of TLS that are not complete, over all connections; the oldest are passed over unread first."""
-
-REFUSED = ("REFUSED_STREAM", "HTTP_1_1_REQUIRED")
-"""Resets after which a client asks again elsewhere (RFC 9113 sections 7 and 8.7): that request was never answered."""
-
 
 FAST_AFTER_RECORDS = 2
 """Records of application data that a direction must have had opened one by one, in turn, before the next are opened
@@ -87,13 +86,6 @@ class Wrap(NamedTuple):
     tls_version: str | None
 
 
-class StreamEnd(NamedTuple):
-    """How one side ended an HTTP/2 stream: by END_STREAM, or by RST_STREAM."""
-
-    is_reset: bool
-    mark: Mark
-
-
 class Opened(NamedTuple):
     """Plain bytes and where they belong.
 
@@ -117,9 +109,7 @@ class Wrapped:
         kept: Hellos and alerts of TLS that no keys can open, unread: stream, kind, version, body, mark.
         early_losses: What a direction lacks, by direction, as long as nothing was opened.
         losses: The last time that it was said that a direction lacks bytes, nobody knows how many.
-        read_pos: How far each direction of HTTP/2 was read.
-        ending: Streams that one side has reset: from which direction, and up to where, bytes are still awaited.
-        streams: CONNECTION indexes of the WebSockets on its HTTP/2 streams.
+        carrier: The WebSockets on its HTTP/2 streams.
         n_read: Records of application data that were opened in turn, by direction.
         n_slow: How many it takes until a lane opens them.
         version: Of the key log when what it lacks was looked for the last time.
@@ -136,12 +126,10 @@ class Wrapped:
         self.kept: list[tuple[int, int, int, bytes, Mark]] = []
         self.early_losses: dict[int, Plain] = {}
         self.losses: dict[int, Plain] = {}
-        self.streams: dict[int, int] = {}
+        self.carrier = Carrier()
         self.n_read = [0, 0]
         self.n_slow = [FAST_AFTER_RECORDS, FAST_AFTER_RECORDS]
         self.version = 0
-        self.read_pos = [0, 0]
-        self.ending: dict[int, tuple[int, int]] = {}
 
     def wrap(self) -> Wrap:
         """What is known of the wrapping."""
@@ -158,7 +146,7 @@ class _Spans:
         self.record = 0
         self.rows: list[tuple[int, ...]] = []
         self.order: list[int] = []
-        self.stream_rows: list[tuple[int, ...]] = []
+        self.stream_numbers = array("q")  # 64 bytes a row: a flood of tiny frames has 400,000 in one go
         self.pieces: list[bytes | memoryview] = []
         self.n_bytes = 0
 
@@ -173,7 +161,8 @@ class _Spans:
         self.order.append(self.record)
 
     def add_stream(self, stream: int, kind: int, off: int, n: int, mark: Mark) -> None:
-        self.stream_rows.append((mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind))
+        place = (mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind)
+        self.stream_numbers.extend(place)
 
     def align(self) -> int:
         """Have a whole number of words, return how many bytes that makes."""
@@ -188,7 +177,11 @@ class _Spans:
         if flown is not None and len(flown.spans):
             rows = np.concatenate([rows, flown.spans])
             rows = rows[np.argsort(np.concatenate([np.array(self.order, np.int64), flown.order]), kind="stable")]
-        return Opened(data, rows, np.array(self.stream_rows, SPAN))
+        numbers = np.frombuffer(self.stream_numbers, np.int64).reshape(-1, len(SPAN.names or ()))
+        stream_rows = np.empty(len(numbers), SPAN)
+        for i, name in enumerate(SPAN.names or ()):
+            stream_rows[name] = numbers[:, i]
+        return Opened(data, rows, stream_rows)
 
 
 class Unwrapper:
@@ -219,10 +212,7 @@ class Unwrapper:
         self.n_dropped = 0
         self.n_unread = 0
         self.n_passed = 0
-        self._ends: dict[int, list[StreamEnd | None]] = {}
-        """How HTTP/2 streams ended, by CONNECTION index: what the client did, what the server did."""
-        self._refused: set[int] = set()
-        """CONNECTION indexes of requests that the server said it never looked at."""
+        self._fates = Fates()
 
     def open(self, rows: Rows, arena: Octets, layers: Rows, host: "Host") -> Opened:
         """Open some records.
@@ -432,29 +422,22 @@ class Unwrapper:
             return
         base = spans.n_bytes
         is_kept = False
+        carrier, fates = wrapped.carrier, self._fates
         for event in http2.miss(direction, n_missing) if data is None else http2.read(direction, data, mark):
             if isinstance(event, Requested):
-                index = -1
-                if http2.client is not None:
-                    index = host.begin_stream(int(layer_row["flow"]), http2.client, event)
-                if index < 0:
-                    self.n_dropped += 1
-                    continue
-                wrapped.streams[event.stream] = index
-                self._ends[index] = [None, None]
+                self._begin_stream(wrapped, int(layer_row["flow"]), event, host)
                 continue
             if isinstance(event, GoneAway):
-                if event.direction != http2.client:
-                    above = [stream for stream in wrapped.streams if stream > event.last_stream]
-                    for stream in above:
-                        if not host.is_answered(wrapped.streams[stream]):
-                            self._refused.add(wrapped.streams[stream])
-                            self._end_stream(wrapped, stream, host)
+                if http2.client is not None:
+                    for stream in carrier.go_away(int(event.direction != http2.client), event):
+                        fates.refuse(carrier.streams[stream], event)
+                        host.end_stream(carrier.end(stream))
                 continue
-            index = wrapped.streams.get(event.stream, -1)
+            index = carrier.streams.get(event.stream, -1)
             if index < 0:
                 continue
             if isinstance(event, Answered):
+                carrier.unanswered.pop(event.stream, None)
                 host.answer_stream(index, event)
                 continue
             side = 0 if event.direction == http2.client else 1
@@ -467,28 +450,29 @@ class Unwrapper:
             elif isinstance(event, Missed | Lost):
                 n = event.n_bytes if isinstance(event, Missed) else 0
                 spans.add_stream(2 * index + side, reassemble.MISSING_PLAIN, 0, n, mark)
-            elif isinstance(event, Ended | Reset):
-                is_reset = isinstance(event, Reset)
-                if isinstance(event, Reset) and event.code_name in REFUSED and not host.is_answered(index):
-                    self._refused.add(index)
-                ends = self._ends[index]
-                ends[side] = ends[side] or StreamEnd(is_reset, event.mark)
-                if all(ends):
-                    self._end_stream(wrapped, event.stream, host)
-                elif is_reset:
-                    # what its sender had read by then may be read here later: segments come in another order
-                    wrapped.ending[event.stream] = (1 - event.direction, event.mark.ack_pos)
-        wrapped.read_pos[direction] = max(wrapped.read_pos[direction], mark.end_pos)
-        if wrapped.ending:
-            read = wrapped.read_pos
-            for stream in [s for s, (other, pos) in wrapped.ending.items() if read[other] >= pos]:
-                self._end_stream(wrapped, stream, host)
+            elif fates.end(index, side, event, carrier.away, is_answered=host.is_answered(index)):
+                host.end_stream(carrier.end(event.stream))
+            elif isinstance(event, Reset):
+                carrier.wait(event.stream, 1 - event.direction, event.mark.ack_pos)
+        for stream in carrier.advance(direction, mark.end_pos):
+            host.end_stream(carrier.end(stream))
         if is_kept and data is not None:
             spans.add_bytes(data)
 
-    def _end_stream(self, wrapped: Wrapped, stream: int, host: "Host") -> None:
-        wrapped.ending.pop(stream, None)
-        host.end_stream(wrapped.streams.pop(stream))
+    def _begin_stream(self, wrapped: Wrapped, flow: int, event: Requested, host: "Host") -> None:
+        """Take a row for a WebSocket that was asked for."""
+        carrier, http2 = wrapped.carrier, wrapped.http2
+        client = None if http2 is None else http2.client
+        index = -1 if client is None else host.begin_stream(flow, client, event)
+        if index < 0:
+            self.n_dropped += 1
+            carrier.n_dropped += 1
+            return
+        carrier.begin(event.stream, index)
+        self._fates.begin(index)
+        if event.stream > carrier.takes and carrier.refusal is not None:
+            self._fates.refuse(index, carrier.refusal)
+            host.end_stream(carrier.end(event.stream))
 
     def conclude(self, chosen: list[int], host: "Host") -> Opened:
         """These connections are over: what was held back for want of keys is opened now, or never."""
@@ -570,26 +554,39 @@ class Unwrapper:
     def streams_of(self, layer: int) -> Iterator[int]:
         """CONNECTION indexes of its HTTP/2 streams that have not ended."""
         wrapped = self._wrapped.get(layer)
-        yield from () if wrapped is None else wrapped.streams.values()
+        yield from () if wrapped is None else wrapped.carrier.streams.values()
 
-    def take_end(self, connection: int, streams: Rows) -> tuple[list[bool], bool]:
+    def take_end(self, connection: int, layer: int, streams: Rows, *, is_opened: bool) -> tuple[list[bool], Fate]:
         """Write into STREAM rows how the HTTP/2 stream of a connection ended, and forget it.
 
+        Args:
+            connection: CONNECTION index.
+            layer: LAYER index.
+            streams: The client's and the server's.
+            is_opened: Whether it became a WebSocket.
+
         Returns:
-            Of which side that is known, and whether the request on it was refused.
+            Of which side that is known, and what else is; WebSockets carried are to be asked for once all are taken.
 
         """
-        is_refused = connection in self._refused
-        self._refused.discard(connection)
-        return _put_ends(streams, self._ends.pop(connection, [None, None])), is_refused
+        wrapped = self._wrapped.get(layer)
+        carrier = None if wrapped is None else wrapped.carrier
+        if carrier is not None:
+            carrier.n_carried += is_opened
+        return self._fates.take(connection, streams, carrier)
+
+    def n_carried(self, layer: int) -> int:
+        """WebSockets on HTTP/2 streams of a connection, of those that were taken; below 0 where there may be more."""
+        wrapped = self._wrapped.get(layer)
+        if wrapped is None or wrapped.http2 is None:
+            return UNCOUNTED
+        http2 = wrapped.http2
+        is_less = http2.n_lost_steps + http2.n_unread_requests + http2.n_dropped_streams + wrapped.carrier.n_dropped
+        return UNCOUNTED if is_less else wrapped.carrier.n_carried
 
     def is_settled(self, connection: int, client_acked_pos: int, server_acked_pos: int) -> bool:
         """Whether TCP has acknowledged how both sides ended an HTTP/2 stream, as far as that matters to the other."""
-        ends = self._ends.get(connection, (None, None))
-        for end, other, acked_pos in zip(ends, ends[::-1], (client_acked_pos, server_acked_pos), strict=True):
-            if end is not None and acked_pos < end.mark.end_pos and not (other is not None and other.is_reset):
-                return False
-        return True
+        return self._fates.is_settled(connection, client_acked_pos, server_acked_pos)
 
     def forget(self, layer: int) -> None:
         """Let go of a connection."""
@@ -608,32 +605,6 @@ class Unwrapper:
 def _lacks_keys(session: Session) -> bool:
     """Whether a direction waits for secrets that may still come."""
     return (State.WAITING in session.states or session.held_bytes > 0) and session.needs_keys
-
-
-def _put_ends(streams: Rows, ends: Sequence[StreamEnd | None]) -> list[bool]:
-    """Write into STREAM rows, the client's and the server's, how an HTTP/2 stream ended; of which it did comes back.
-
-    What happens to the TCP connection behind that is of no meaning for the stream.
-    """
-    is_over = all(ends) or any(end is not None and end.is_reset for end in ends)
-    for stream, end, other in zip(streams, ends, ends[::-1], strict=True):
-        if is_over or end is not None:
-            if int(stream["fin_packet"]):
-                stream["acked_pos"] = min(int(stream["acked_pos"]), int(stream["fin_pos"]))
-            stream["fin_packet"] = stream["rst_packet"] = 0
-        if other is not None and other.is_reset:
-            # TCP goes on, but whoever has reset a stream reads no more of it
-            stream["acked_pos"] = min(int(stream["acked_pos"]), other.mark.ack_pos)
-        if end is None:
-            continue
-        pos = end.mark.end_pos
-        stream["next_pos"] = pos
-        stream["acked_pos"] = min(int(stream["acked_pos"]), pos)
-        name = "rst" if end.is_reset else "fin"
-        stream[f"{name}_pos"], stream[f"{name}_packet"], stream[f"{name}_ns"] = pos, end.mark.packet, end.mark.ts_ns
-        if end.is_reset:
-            stream["rst_acked_pos"] = end.mark.ack_pos
-    return [end is not None for end in ends]
 
 
 class Host(Protocol):

@@ -64,6 +64,13 @@ class Pair(NamedTuple):
     source: str
 
 
+class Hint(NamedTuple):
+    """What an error code of HTTP/2 tells of the end of a stream."""
+
+    hint: str
+    source: str
+
+
 class Catalogue:
     """Everything known about close codes."""
 
@@ -92,6 +99,10 @@ class Catalogue:
             self._require(f"undetermined.{name}", entry, ("title", "meaning", "fix", "source"))
             key = f"undetermined.{name}"
             self._by_key[key] = Diagnosis(key, entry["title"], entry["meaning"], "", entry["fix"], entry["source"], {})
+        self.hints: dict[str, Hint] = {}
+        for name, entry in document.get("http2", {}).items():
+            self._require(f"http2.{name}", entry, ("hint", "source"))
+            self.hints[name] = Hint(entry["hint"], entry["source"])
         self.pairs: dict[tuple[int, int], Pair] = {}
         for entry in document.get("pair", []):
             self._require("pair", entry, ("codes", "differ", "choose", "source"))

@@ -39,6 +39,7 @@ TEXT_FIELDS = {
     "diagnosis": ("title", "cause", "check", "fix"),
     "undetermined": ("title", "meaning", "fix"),
     "pair": ("differ", "choose"),
+    "http2": ("hint",),
 }
 """What is translated of each kind of text about codes."""
 
@@ -216,6 +217,11 @@ class Language:
         }
         diagnoses = tuple(self.diagnosis(text.key) for text in info.diagnoses)
         return info._replace(**fields, diagnoses=diagnoses)
+
+    def hint(self, error: str) -> str:
+        """What an error code of HTTP/2 tells, empty where nothing was written about it."""
+        found = self._catalogue.hints.get(error)
+        return "" if found is None else self._text("http2", error, "hint", found.hint)
 
     def pair(self, a: int, b: int) -> Pair | None:
         """How two codes differ, None where nothing was written about them."""

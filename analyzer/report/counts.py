@@ -35,6 +35,11 @@ PAIR_COLUMNS = (
     *("client_view_code", "client_view_provenance", "server_view_code", "server_view_provenance"),
 )
 HANDSHAKE_COLUMNS = ("handshake", "http_status")
+ERROR_COLUMNS = {"RST_STREAM": "stream_error", "GOAWAY": "goaway"}
+"""Frames of HTTP/2 that carry an error code, and the columns that name it."""
+
+ERRORS_KEPT = 1000
+"""Kinds of such errors that are told apart: anyone can make up codes."""
 
 TOP = 10
 """Values of a dimension that a report names where nothing else is asked for."""
@@ -248,6 +253,8 @@ class Counts:
         silences: Number of connections by the client's view in the same way.
         ends, pairs: Number of connections that were opened by these columns.
         handshakes: Number of connections by these columns.
+        effects, causes: Number of connections that have a cause, and of such causes, by its name.
+        stream_errors: Number of connections by frame of HTTP/2, and who sent it with which error.
         anomalies: Number of connections, and of logged closes, by anomaly.
         stories: The first connections, whole, with their views.
         n_logged: Number of views that logs told of.
@@ -277,6 +284,9 @@ class Counts:
         self.ends: Counter[tuple[Any, ...]] = Counter()
         self.pairs: Counter[tuple[Any, ...]] = Counter()
         self.handshakes: Counter[tuple[Any, ...]] = Counter()
+        self.effects: Counter[str] = Counter()
+        self.causes: Counter[str] = Counter()
+        self.stream_errors: Counter[tuple[str, str]] = Counter()
         self.anomalies: Counter[str] = Counter()
         self.stories: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         self.n_logged = 0
@@ -301,6 +311,8 @@ class Counts:
             self._add_anomalies(connections)
             self._add_subprotocols(connections)
             self._add_established(connections)
+            if any(connections["flow"]):
+                self._add_causes(connections)
             if len(self.stories) < STORIES_KEPT:
                 self._add_stories(closes, connections)
         self._add_inputs(inputs.rows())
@@ -314,6 +326,19 @@ class Counts:
         self.pairs.update(zip(*(connections[c] for c in PAIR_COLUMNS), strict=True))
         codes, ids = _number(connections["client_view_code"])
         _add_durations(self.silences, [("client", code) for code in codes], ids, connections["silence_s"])
+
+    def _add_causes(self, connections: Table) -> None:
+        """Count effects, and what caused them: connections that were lost with one flow come in one batch."""
+        caused = [(cause, flow) for cause, flow in zip(connections["cause"], connections["flow"], strict=True) if cause]
+        self.effects.update(cause for cause, _ in caused)
+        self.causes.update(cause for cause, _ in set(caused))
+        for frame, name in ERROR_COLUMNS.items():
+            self._count_errors(Counter((frame, said) for said in connections[name] if said))
+
+    def _count_errors(self, errors: Counter[tuple[str, str]]) -> None:
+        for key, n in errors.items():
+            if key in self.stream_errors or len(self.stream_errors) < ERRORS_KEPT:
+                self.stream_errors[key] += n
 
     def _add_anomalies(self, table: Table) -> None:
         for names in filter(None, table["anomalies"]):
@@ -461,6 +486,9 @@ class Counts:
             (self.handshakes, other.handshakes),
         ):
             mine.update(theirs)
+        self.effects.update(other.effects)
+        self.causes.update(other.causes)
+        self._count_errors(other.stream_errors)
         self.anomalies.update(other.anomalies)
         self.sums.update(other.sums)
         self.zones.update(other.zones)

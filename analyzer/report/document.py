@@ -224,6 +224,11 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
             {"initiator": initiator, "end": end, "ended_by": by, "count": n}
             for (initiator, end, by), n in sorted(counts.ends.items(), key=_by_count)
         ],
+        "causes": [
+            {"cause": cause, "connections": n, "count": counts.causes[cause]}
+            for cause, n in sorted(counts.effects.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        "stream_errors": _stream_errors(counts, catalogue),
         "views": [
             {**dict(zip(PAIR_NAMES, pair, strict=True)), "count": n}
             for pair, n in sorted(counts.pairs.items(), key=_by_count)
@@ -306,6 +311,17 @@ def _frequencies(
             grouped.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1], item[0][2], item[0][3])
         )
     ]
+
+
+def _stream_errors(counts: Counts, catalogue: Catalogue) -> list[dict[str, Any]]:
+    """How many WebSockets ended after which error codes of HTTP/2, most first."""
+    entries = []
+    for (frame, said), n in sorted(counts.stream_errors.items(), key=_by_count)[:TEXTS_SHOWN]:
+        side, _, name = said.partition(" ")
+        known = catalogue.hints.get(name)
+        about = {"hint": known and known.hint, "source": known and known.source}
+        entries.append({"frame": frame, "endpoint": side, "error": name, "count": n, **about})
+    return entries
 
 
 def _grouped(
@@ -475,6 +491,15 @@ def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue
     names = ["connection", "source", "client", "server", "host", "path", "handshake", "http_status", "opened"]
     names += [
         "tls_alert",
+        "http2_stream",
+        "stream_error",
+        "goaway",
+        "goaway_last_stream",
+        "goaway_reason",
+        "server_software",
+        "cause",
+        "shared_by",
+        "carried",
         "subprotocol",
         "duration_s",
         "ended",

@@ -245,6 +245,7 @@ class _Page:
             self._illegal(),
             self._both_views(),
             self._ends(),
+            self._http2(),
             *([] if self.is_small else [self._timeline(), *self._times(), *self._breakdowns()]),
             self._anomalies(),
             *(self._block(name) for name in ("undetermined", "never_opened", "proxy")),
@@ -359,6 +360,23 @@ class _Page:
         figure = self._drawn("ends", rows, title)
         grid = self._grid(title, self._headings("closed_by", "transport", "ended_by", "count"), cells)
         return Section("ends", title, drawing=figure, grids=[grid], folds=figure is not None)
+
+    def _http2(self) -> Section | None:
+        """Causes that several WebSockets share, and the error codes of HTTP/2."""
+        rows, notes = self.document["stream_errors"], story.shared_causes(self.document, self.language)
+        if not rows and not notes:
+            return None
+        title = self.t("report.http2")
+        cells = [
+            [
+                Cell(said(story.stream_error(row, self.language))),
+                Cell(said(self.language.hint(row["error"])) or DASH),
+                self.number(row["count"]),
+            ]
+            for row in rows
+        ]
+        grids = [self._grid(title, self._headings("what", "meaning", "count"), cells)] if rows else []
+        return Section("http2", title, notes=notes, grids=grids)
 
     def _timeline(self) -> Section | None:
         timeline = self.document["timeline"]

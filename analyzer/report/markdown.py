@@ -10,6 +10,8 @@ from analyzer.report.story import (
     headline,
     log_head,
     notes,
+    shared_causes,
+    stream_error,
     tell,
     tell_logged,
     timer_text,
@@ -61,6 +63,13 @@ class _Writer:
             self._told(log_head(row, language), tell_logged(row, language), [row["diagnosis"]])
         for name in ("frequencies", "illegal"):
             self._frequencies(name, document[name])
+        shared, errors = shared_causes(document, language), document["stream_errors"]
+        if shared or errors:
+            self.title(label("report.http2"))
+            self.put(*(f"- {escape(text)}" for text in shared), "")
+        if errors:
+            rows = [[stream_error(row, language), language.hint(row["error"]), row["count"]] for row in errors]
+            self.table(["what", "meaning", "count"], rows)
         for name in ("undetermined", "never_opened", "proxy"):
             self._block(name, document[name])
         if document["timers"]:

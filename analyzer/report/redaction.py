@@ -31,7 +31,7 @@ NAMED = re.compile(
 QUERY = re.compile(r"[?#;]|%3[fFbB]|%23")
 """Where a path's parameters begin, percent-encoded or not."""
 
-REASONS = ("reason", "client_close_reason", "server_close_reason", "subprotocol", "user_agent")
+REASONS = ("reason", "client_close_reason", "server_close_reason", "goaway_reason", "subprotocol", "user_agent")
 PATHS = ("path",)
 
 

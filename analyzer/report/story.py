@@ -12,6 +12,9 @@ from analyzer.report.text import visible
 ENDERS = ("client", "server", "proxy", "both")
 """Who can be said to have ended a transport."""
 
+ANY_STREAM = (1 << 31) - 1
+"""The last stream of a GOAWAY that only announces another one (RFC 9113 section 6.8)."""
+
 
 def headline(document: dict[str, Any], language: Language) -> str:
     """How much was read, and how much was found in it."""
@@ -132,18 +135,25 @@ def tell(story: dict[str, Any], language: Language) -> list[str]:
     elif story["tls_alert"]:
         side, _, name = story["tls_alert"].partition(" ")
         lines.append(language.label("story.tls_failed", side=language.label(f"side.{side}"), name=name))
+    elif story["end"] == "goaway":
+        lines.append(_tell_gone(story, language))
     elif story["handshake"] == "failed":
         lines.append(language.label("story.failed"))
     lines += _tell_closes(story, language)
     if story["end"] in ("fin", "rst"):
         lines.append(_tell_end(story, language))
+    elif story["end"] in ("stream_end", "stream_reset"):
+        lines.append(_tell_stream_end(story, language))
     elif story["end"] in ("open", "vanished"):
         lines.append(language.label(f"story.{story['end']}"))
+    if story["http2_stream"]:
+        lines += _tell_http2(story, language)
     for side in ("client", "server"):
         closed, ended = story[f"{side}_close_time"], story["ended"]
         ender = story["ended_by"]
         if closed is not None and ended is not None and closed > ended and ender in ("client", "server"):
-            lines.append(language.label("story.after_end", side=language.label(f"side.{ender}")))
+            of_stream = "_stream" if story["end"].startswith("stream") else ""
+            lines.append(language.label(f"story.after_end{of_stream}", side=language.label(f"side.{ender}")))
             break
     for view in story["views"]:
         side = language.label(f"side_first.{view['endpoint']}")
@@ -165,6 +175,92 @@ def _tell_end(story: dict[str, Any], language: Language) -> str:
     if story["duration_s"] is None or story["handshake"] != "complete":
         return language.label("story.ended_untimed", side=ender, end=end)
     return language.label("story.ended", side=ender, end=end, seconds=language.decimal(story["duration_s"], 3))
+
+
+def _tell_stream_end(story: dict[str, Any], language: Language) -> str:
+    """By whom, how and when an HTTP/2 stream was ended, which TCP may outlive."""
+    values: dict[str, object] = {"side": language.label(f"side_first.{story['ended_by']}")}
+    if story["end"] == "stream_reset":
+        side, _, name = (story["stream_error"] or "").partition(" ")
+        values["name"] = name if side == story["ended_by"] else language.label("story.no_error_code")
+    if story["duration_s"] is None or story["handshake"] != "complete":
+        return language.label(f"story.{story['end']}_untimed", **values)
+    return language.label(f"story.{story['end']}", seconds=language.decimal(story["duration_s"], 3), **values)
+
+
+def _tell_gone(story: dict[str, Any], language: Language) -> str:
+    """Why an HTTP/2 request was never looked at: the server took no stream with so high a number."""
+    name = story["goaway"].partition(" ")[2]
+    last, stream = story["goaway_last_stream"], story["http2_stream"]
+    return language.label("story.stream_above", name=name, last=last, stream=stream)
+
+
+def _tell_http2(story: dict[str, Any], language: Language) -> list[str]:
+    """What else HTTP/2 says of a stream's end: the other side's reset, a GOAWAY, how many others ended with it."""
+    lines, names = [], []
+    is_clear = story["initiator"] not in ("none", "unknown") or story["handshake"] == "rejected"
+    resetter, _, error = (story["stream_error"] or "").partition(" ")
+    if error:
+        names.append(error)
+        if story["end"] != "stream_reset" or resetter != story["ended_by"]:
+            side = language.label(f"side_first.{resetter}")
+            lines.append(language.label("story.then_reset", side=side, name=error))
+    sender, _, error = (story["goaway"] or "").partition(" ")
+    if error:
+        names.append(error)
+        last = story["goaway_last_stream"]
+        values = {"side": language.label(f"side.{sender}"), "name": error}
+        if story["end"] != "goaway":
+            is_bound = sender == "server" and last < ANY_STREAM
+            said = language.label("story.goaway", last=last, **values) if is_bound else None
+            lines.append(said or language.label("story.goaway_any", **values))
+        if story["goaway_reason"]:
+            lines.append(language.label("story.goaway_says", reason=visible(story["goaway_reason"])))
+    by_server = story["ended_by"] == "server" and story["end"] in ("stream_end", "stream_reset", "goaway")
+    if not is_clear and (by_server or sender == "server"):
+        software, server = story["server_software"], visible(story["server"])
+        name = "story.hop_named" if software else "story.hop"
+        lines.append(language.label(name, server=server, software=visible(software)))
+    for name in dict.fromkeys(names):
+        if not is_clear and language.hint(name):
+            lines.append(language.label("story.hint", name=name, hint=language.hint(name)))
+    if story["cause"] == "tcp_lost":
+        lines.append(_tell_shared(story["shared_by"], story["carried"], language))
+    return lines
+
+
+def _tell_shared(lost: int, carried: int | None, language: Language) -> str:
+    """How many WebSockets one loss of a TCP connection has ended."""
+    if carried is None:
+        return language.label("story.lost_least", lost=language.number(lost))
+    if carried == 1:
+        return language.label("story.lost_alone")
+    name = "story.lost_all" if lost == carried else "story.lost_some"
+    return language.label(name, carried=language.number(carried), lost=language.number(lost))
+
+
+def shared_causes(document: dict[str, Any], language: Language) -> list[str]:
+    """How many WebSockets were lost with how many TCP connections."""
+    return [
+        language.label(
+            "report.lost_together",
+            websockets=language.count("report.websockets", entry["connections"]),
+            flows=language.count("report.tcp_connections", entry["count"]),
+        )
+        for entry in document["causes"]
+    ]
+
+
+def stream_error(entry: dict[str, Any], language: Language) -> str:
+    """Who sent which error code of HTTP/2.
+
+    Args:
+        entry: From the document's `stream_errors`.
+        language: The reader's.
+
+    """
+    name = "report.http2_goaway" if entry["frame"] == "GOAWAY" else "report.http2_reset"
+    return language.label(name, side=language.label(f"side_first.{entry['endpoint']}"), name=entry["error"])
 
 
 def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:

@@ -22,6 +22,8 @@ from analyzer.report.story import (
     notes,
     nothing_found,
     sent_text,
+    shared_causes,
+    stream_error,
     tell,
     tell_logged,
     timer_text,
@@ -137,6 +139,7 @@ class _Printer:
         if not is_small:
             self._both_views(document["views"])
             self._ends(document["ends"])
+        self._http2(document, is_small=is_small)
         for name in ("undetermined", "never_opened", "proxy"):
             self._block(self._label(f"report.{name}"), document[name])
         if not is_small:
@@ -306,6 +309,22 @@ class _Printer:
             table.add_row(closer, end, ender, self._language.number(row["count"]))
         self._console.print(table)
         self._rest(len(rows) - MATRIX_SHOWN, "rows")
+
+    def _http2(self, document: dict[str, Any], *, is_small: bool) -> None:
+        """Causes that several WebSockets share, and the error codes of HTTP/2."""
+        errors = [] if is_small else document["stream_errors"]
+        shared = shared_causes(document, self._language)
+        if not errors and not shared:
+            return
+        self._title(self._label("report.http2"))
+        for text in shared:
+            self._line(text, indent=2)
+        for entry in errors[:MATRIX_SHOWN]:
+            self._line(f"{self._language.number(entry['count']):>8}  {stream_error(entry, self._language)}")
+            hint = self._language.hint(entry["error"])
+            if hint:
+                self._line(hint, FAINT, indent=10)
+        self._rest(len(errors) - MATRIX_SHOWN, "rows")
 
     def _block(self, title: str, rows: list[dict[str, Any]]) -> None:
         if not rows:

@@ -31,7 +31,7 @@ from analyzer.model import (
     Values,
     anomaly_names,
 )
-from analyzer.verdict import classify, opaque
+from analyzer.verdict import causes, classify, opaque, streams
 from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, or_none
 
 REPLY_EXPECTED_NS = 1_000_000_000
@@ -40,7 +40,7 @@ REPLY_EXPECTED_NS = 1_000_000_000
 ENDS = ((End.FIN, End.RST), (End.STREAM_END, End.STREAM_RESET))
 """How a transport can end: of TCP, of an HTTP/2 stream."""
 
-KNOWN_ENDS = (*ENDS[0], *ENDS[1])
+KNOWN_ENDS = (*ENDS[0], *ENDS[1], End.GOAWAY)
 
 SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
@@ -113,16 +113,22 @@ class _Names:
         return self._endpoints(False)
 
     @cached_property
-    def connection(self) -> list[str]:
+    def flow(self) -> list[str]:
+        """The TCP connections."""
         started = np.datetime_as_string(self._finished.flows["first_ns"].astype("datetime64[ns]")).tolist()
         stamps = " ".join(started).replace("-", "").replace(":", "").split(" ")
+        return [
+            f"{stamp}Z-{client}-{server}"
+            for stamp, client, server in zip(stamps, self.client, self.server, strict=True)
+        ]
+
+    @cached_property
+    def connection(self) -> list[str]:
         ordinals = self._finished.connections["ordinal"].tolist()
         on_streams = self._finished.connections["http2_stream"].tolist()
         return [
-            f"{stamp}Z-{client}-{server}" + (f"-s{stream}" if stream else f"-{ordinal + 1}" if ordinal else "")
-            for stamp, client, server, ordinal, stream in zip(
-                stamps, self.client, self.server, ordinals, on_streams, strict=True
-            )
+            flow + (f"-s{stream}" if stream else f"-{ordinal + 1}" if ordinal else "")
+            for flow, ordinal, stream in zip(self.flow, ordinals, on_streams, strict=True)
         ]
 
 
@@ -153,7 +159,7 @@ def to_tables(
             evicted=finished.evicted,
             vanished=finished.vanished,
             answered=finished.connections["response_packet"] > 0,
-            refused=finished.refused,
+            refused=np.array([fate is not None and fate.is_refused for fate in finished.fates], bool),
         )
         for side in (CLIENT, SERVER)
     ]
@@ -194,6 +200,9 @@ def _tell(
             end[i] = End.EVICTED
         else:
             end[i] = End.VANISHED if finished.vanished[i] else End.OPEN
+    for i, fate in enumerate(finished.fates):
+        if fate is not None and fate.is_gone:
+            end[i] = End.GOAWAY
 
     a, b = sent
     both = (a["close"] != frames.NO_CLOSE) & (b["close"] != frames.NO_CLOSE)
@@ -253,7 +262,8 @@ def _conduct(
     is_read = (a["close"] != frames.CUT_CLOSE) & (b["close"] != frames.CUT_CLOSE)
     differs = both & is_read & ~has_crossed & ((a["close"] != b["close"]) | (a["code"] != b["code"]))
     bits[differs] |= int(Anomaly.REPLY_DIFFERS)
-    bits[both & has_ended & (first_end < 2)] |= int(Anomaly.CLIENT_ENDED_FIRST)
+    of_tcp = ~finished.by_stream[:, CLIENT]
+    bits[both & has_ended & (first_end < 2) & of_tcp] |= int(Anomaly.CLIENT_ENDED_FIRST)
     last_close_ns = np.maximum(finished.sides[:, CLIENT]["close_ns"], finished.sides[:, SERVER]["close_ns"])
     until = np.where(has_ended, ended_ns, last_ns)
     bits[both & (until - last_close_ns > SERVER_LINGER_NS)] |= int(Anomaly.SERVER_LINGERED)
@@ -449,6 +459,8 @@ def _connections_table(
         "server_software": heads.of_response("server"),
         "handshake": [HANDSHAKES[index] for index in state.tolist()],
         "http_status": or_none(rows["status"], rows["status"] > 0),
+        **streams.columns(finished.fates, rows["http2_stream"], lambda: names.flow),
+        **causes.columns(finished, views, story.initiator),
         "opened": lambda: story.opened_ns.tolist(),
         "ended": lambda: or_none(story.ended_ns, known_end),
         "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, known_end),

@@ -21,7 +21,7 @@ class WebSocket(NamedTuple):
 
     `View.record` names the sender and `close`, `stream_end` (its first frame with END_STREAM), `stream_reset` (its
     RST_STREAM), `fin` or `rst` (of TCP), or `answer`. `end` is how the stream ended first and by whom; who ends it
-    after both Closes is a race, and is taken from tshark.
+    after both Closes is a race, and is taken from tshark. `columns` are more columns of the connection.
     """
 
     decision: str
@@ -31,18 +31,20 @@ class WebSocket(NamedTuple):
     initiator: str
     end: str
     differences: Mapping[str, str] = NOTHING
-    http_status: int = 200
+    http_status: int | None = 200
     handshake: str = "complete"
+    columns: Mapping[str, Any] = NOTHING
 
 
 @dataclass(frozen=True)
 class Case:
-    """One capture of one HTTP/2 connection; `order` says what is opened one after the other."""
+    """One capture of one HTTP/2 connection; `turns` are those of h2_endpoint.py where the client is h2."""
 
     title: str
     transport: str
     client: str
     websockets: Mapping[str, WebSocket]
+    turns: Sequence[Sequence[Any]] = ()
 
 
 def both(code: int, reason: str) -> tuple[View, View]:
@@ -179,7 +181,93 @@ CHROMIUM = {
     "/refused": WebSocket("15", [], None, (REFUSED,), "none", "stream_end server", NOTHING, 403, "rejected"),
 }
 
+
+def told(decision: str, views: Sequence[View], end: str, initiator: str = "none", **columns: Any) -> WebSocket:
+    """One stream of a conversation that is told turn by turn."""
+    return WebSocket(decision, [], [], views, initiator, end, columns=columns)
+
+
+def never(decision: str, end: str, **columns: Any) -> WebSocket:
+    """Asked for, and never looked at: no view."""
+    return WebSocket(decision, [], [], (), "none", end, NOTHING, None, "failed", columns)
+
+
+def was_reset(by: str, error: str) -> WebSocket:
+    views = neither("stream_reset", f"{by} stream_reset", f"{by} stream_reset")
+    return told("20, 20", views, f"stream_reset {by}", stream_error=f"{by} {error}")
+
+
+def lost(evidence: str, client_record: str, server_record: str, end: str, **columns: Any) -> WebSocket:
+    """Lost with its TCP connection."""
+    views = neither(evidence, client_record, server_record)
+    return told("21, 21", views, end, cause="tcp_lost", cause_confidence="high", **columns)
+
+
+CLIENT, SERVER = 0, 1
+RST = ("no_close_rst", "server rst", "server rst", "rst server")
+FIN = ("no_close_fin", "server fin", "client fin", "fin server")
+
+RESETS = {
+    "/first": lost(*RST, shared_by=3, carried=9),
+    "/second": lost(*RST, shared_by=3, carried=9),
+    "/third": lost(*RST, shared_by=3, carried=9),
+    "/calm": was_reset("server", "ENHANCE_YOUR_CALM"),
+    "/internal": was_reset("server", "INTERNAL_ERROR"),
+    "/behind": was_reset("server", "CONNECT_ERROR"),
+    "/aborted": was_reset("client", "CANCEL"),
+    "/made-up": was_reset("client", "0x1234abcd"),
+    "/done": told("1, 1", both(1000, "done"), "stream_end client", "client"),
+    "/busy": never("22", "stream_reset server", stream_error="server REFUSED_STREAM"),
+    "/old": never("22", "stream_reset server", stream_error="server HTTP_1_1_REQUIRED"),
+}
+RESET_TURNS = [
+    *(("open", path) for path in RESETS if path not in ("/busy", "/old")),
+    ("reset", SERVER, "/calm", 11),
+    ("reset", SERVER, "/internal", 2),
+    ("reset", SERVER, "/behind", 10),
+    ("reset", CLIENT, "/aborted", 8),
+    ("reset", CLIENT, "/made-up", 0x1234ABCD),
+    ("close", CLIENT, "/done", 1000, "done"),
+    ("end", CLIENT, "/done"),
+    ("end", SERVER, "/done"),
+    ("refuse", "/busy", 7),
+    ("refuse", "/old", 13),
+    ("text", CLIENT, "/third", "still here"),
+    ("drop", SERVER),
+]
+
+CALM = {"goaway": "server ENHANCE_YOUR_CALM", "goaway_last_stream": 5, "goaway_reason": "too_many_pings"}
+GOAWAY = {
+    "/first": lost(*FIN, shared_by=2, carried=3, **CALM),
+    "/second": lost(*FIN, shared_by=2, carried=3, **CALM),
+    "/before": told("1, 1", both(4000, "before"), "stream_end client", "client"),
+    "/ignored": never("22", "goaway server", **CALM),
+}
+GOAWAY_TURNS = [
+    *(("open", path) for path in GOAWAY if path != "/ignored"),
+    ("ignore", "/ignored"),
+    ("close", CLIENT, "/before", 4000, "before"),
+    ("end", CLIENT, "/before"),
+    ("end", SERVER, "/before"),
+    ("goaway", SERVER, 11, "/before", "too_many_pings"),
+    ("finish", SERVER),
+]
+
 CASES = {
+    "h2c-resets": Case(
+        "Streams reset with different error codes, then TCP reset below three WebSockets",
+        "h2c",
+        "h2",
+        RESETS,
+        RESET_TURNS,
+    ),
+    "h2c-goaway": Case(
+        "GOAWAY with an error, then the end of TCP: one WebSocket had ended, two are lost, one never opened",
+        "h2c",
+        "h2",
+        GOAWAY,
+        GOAWAY_TURNS,
+    ),
     "h2c-streams": Case(
         "Eight WebSockets on one HTTP/2 connection without TLS, each ended in another way", "h2c", "ws", H2C
     ),
