@@ -135,6 +135,7 @@ class Handshake(enum.StrEnum):
     REJECTED = "rejected"  # answered with another status than 101
     FAILED = "failed"  # never answered, or answered so that the client dropped it
     MISSING = "missing"  # the capture begins later
+    SEALED = "sealed"  # in TLS that no key opened, at least on one of the two sides: not seen
 
 
 HANDSHAKES = tuple(Handshake)
@@ -518,6 +519,7 @@ SEALED = np.dtype(
     [
         ("records", "i8"),
         ("padding", "i8"),
+        ("response_ns", "i8"),
         ("request_bytes", "i4"),
         ("response_bytes", "i4"),
         ("turns", "i4"),
@@ -548,7 +550,8 @@ SEALED = np.dtype(
 )
 """What is kept of one TLS connection that cannot be opened (RFC 8446, RFC 5246): sizes, times and order of records.
 Direction 0 is the client. `padding` is the greatest common divisor of what a TLS 1.3 record holds, `short_turns` count
-turns of the client that begin too small for an HTTP request, `last_pair` says which question and answer (from 1) the
+turns of the client that begin too small for an HTTP request, `response_ns` is when the server first answered one,
+`last_pair` says which question and answer (from 1) the
 last record of a side belongs to."""
 
 SEALED_END = np.dtype(
@@ -704,7 +707,12 @@ CONNECTIONS = (
     Column("server_software", "text", "Server header"),
     Column("handshake", "enum", ", ".join(Handshake)),
     Column("http_status", "int", "status of the answer to the upgrade request"),
-    Column("opened", "time", "when the answer was captured, else when the first packet was"),
+    Column(
+        "opened",
+        "time",
+        "when the answer was captured, else when the first packet was; of TLS that nothing opened, when the server"
+        " first sent something behind the client's first data, null where it never did",
+    ),
     Column("ended", "time", "when the transport ended"),
     Column("duration_s", "float", "seconds from opened to ended"),
     *_side_columns("client"),
@@ -757,6 +765,10 @@ INPUTS = (
     Column("skipped_cut_header", "int", "packets whose TCP header was not captured"),
     Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
     Column("skipped_encrypted", "int", "TCP connections that carry TLS, and that no keys opened"),
+    Column(
+        "skipped_partly_opened", "int", "TCP connections with TLS that keys opened in one direction only, or in part"
+    ),
+    Column("skipped_tls_failed", "int", "TCP connections whose TLS failed, to servers not known to be a WebSocket's"),
     Column("skipped_midstream", "int", "TCP connections with data, begun before the capture, not recognised"),
     Column("skipped_candidates", "int", "segments not looked at for frames: too many connections were being looked at"),
     Column("skipped_evicted", "int", "TCP connections dropped because too many were open at once"),

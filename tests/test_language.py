@@ -120,6 +120,7 @@ def test_every_value_that_a_report_shows_has_a_label():
     wanted |= {f"provenance.{value}" for value in Provenance} | {f"provenance_about.{value}" for value in Provenance}
     wanted |= {f"initiator.{value}" for value in Initiator} | {f"end.{value}" for value in End}
     wanted |= {f"evidence.{value}" for value in Evidence} | {f"confidence.{value}" for value in Confidence}
+    wanted |= {f"likelihood.{value}" for value in (Confidence.HIGH, Confidence.MEDIUM)}
     wanted |= {f"handshake.{value}" for value in Handshake} | {f"sent.{value}" for value in Received}
     wanted |= {f"anomaly.{name}" for flag in ANOMALIES for name in anomaly_names(flag)}
     wanted |= {f"unseen.{c.name.removeprefix('skipped_')}" for c in INPUTS if c.name.startswith("skipped_")}

@@ -66,8 +66,9 @@ AUTO_STEPS_NS = tuple(n * 1_000_000 for n in (10, 100, 1000, 10_000, 60_000, 600
 STEPS_PER_DECADE = 1000
 """Durations are counted in steps of 0.23 %, fine enough to tell whether they lie within 2 % of a timer."""
 
-OPENED = frozenset({Handshake.COMPLETE, Handshake.MISSING})
-"""Handshakes of connections that were established."""
+OPENED = frozenset({Handshake.COMPLETE, Handshake.MISSING, Handshake.SEALED})
+"""Handshakes of connections that were established, or of which nothing shows that they were not: without the sealed
+ones the shares of all others would be larger than anybody saw."""
 
 NEVER_OPENED = frozenset({Evidence.HANDSHAKE_REJECTED, Evidence.HANDSHAKE_FAILED, Evidence.TLS_ALERT})
 """Views of connections that were never established: outside shares."""
@@ -245,6 +246,7 @@ class Counts:
         silences: Number of connections by the client's view in the same way.
         ends, pairs: Number of connections that were opened by these columns.
         handshakes: Number of connections by these columns.
+        sealed: Number of connections that no key opened, by how likely they are WebSockets.
         anomalies: Number of connections, and of logged closes, by anomaly.
         stories: The first connections, whole, with their views.
         n_logged: Number of views that logs told of.
@@ -274,6 +276,7 @@ class Counts:
         self.ends: Counter[tuple[Any, ...]] = Counter()
         self.pairs: Counter[tuple[Any, ...]] = Counter()
         self.handshakes: Counter[tuple[Any, ...]] = Counter()
+        self.sealed: Counter[str] = Counter()
         self.anomalies: Counter[str] = Counter()
         self.stories: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         self.n_logged = 0
@@ -295,6 +298,8 @@ class Counts:
         if len(connections):
             self.n_connections += len(connections)
             self.handshakes.update(zip(*(connections[c] for c in HANDSHAKE_COLUMNS), strict=True))
+            is_sealed = zip(connections["handshake"], connections["likelihood"], strict=True)
+            self.sealed.update(likely for state, likely in is_sealed if state == Handshake.SEALED and likely)
             self._add_anomalies(connections)
             self._add_subprotocols(connections)
             self._add_established(connections)
@@ -458,6 +463,7 @@ class Counts:
             (self.handshakes, other.handshakes),
         ):
             mine.update(theirs)
+        self.sealed.update(other.sealed)
         self.anomalies.update(other.anomalies)
         self.sums.update(other.sums)
         self.zones.update(other.zones)

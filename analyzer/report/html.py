@@ -157,7 +157,7 @@ class _Page:
         for told in self.document["stories"]:
             yield {
                 "ends": [visible(told["client"]), visible(told["server"])],
-                "target": " ".join(visible(told[name]) for name in ("host", "path") if told[name]),
+                "target": " ".join(visible(text) for text in (told["host"] or told["sni"], told["path"]) if text),
                 "place": visible(told["source"]),
                 "sentences": story.tell(told, self.language),
                 "do": story.advice([view["diagnosis"] for view in told["views"]], self.language),
@@ -272,7 +272,7 @@ class _Page:
 
     def frequency_grids(self) -> list[Grid]:
         """One table for each endpoint."""
-        noun = "views" if self.document["logged"] else "established"
+        noun = story.counted_as(self.document)
         grids = []
         for endpoint, n in self.document["established"].items():
             rows = [row for row in self.document["frequencies"] if row["endpoint"] == endpoint]

@@ -55,7 +55,8 @@ class _Writer:
             self.put(f"**{escape(label('report.interrupted'))}**", "")
         self.put(*(escape(text) for text in (headline(document, language), *notes(document, language))), "")
         for story in document["stories"]:
-            where = " ".join(visible(story[name]) for name in ("client", "server", "host", "path") if story[name])
+            named = (story["client"], story["server"], story["host"] or story["sni"], story["path"])
+            where = " ".join(visible(text) for text in named if text)
             self._told(where, tell(story, language), [view["diagnosis"] for view in story["views"]])
         for row in document["log_stories"]:
             self._told(log_head(row, language), tell_logged(row, language), [row["diagnosis"]])
