@@ -787,7 +787,7 @@ INPUTS = (
 
 DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
 """What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
-a path stands without its query."""
+a path stands without its query; where no Host header was read, the TLS server name is the host."""
 
 LIMITS = (
     *("skipped_waiting_fragments", "skipped_candidates", "skipped_evicted", "skipped_parked", "skipped_heads"),

@@ -63,7 +63,7 @@ class Selection(NamedTuple):
             return closes, connections
         passing = [True] * len(closes)
         for column, test in self._tests():
-            values = _named_hosts(closes, connections) if column == "host" else closes[column]
+            values = named_hosts(closes, connections) if column == "host" else closes[column]
             verdicts = {value: test(value) for value in set(values)}
             passing = [was and verdicts[value] for was, value in zip(passing, values, strict=True)]
         kept = closes.take([i for i, passes in enumerate(passing) if passes])
@@ -87,7 +87,7 @@ class Selection(NamedTuple):
             yield "provenance", set(self.provenances).__contains__
 
 
-def _named_hosts(closes: Table, connections: Table) -> Sequence[str | None]:
+def named_hosts(closes: Table, connections: Table) -> Sequence[str | None]:
     """The Host header of each close, else the server name that its client gave to TLS."""
     hosts = closes["host"]
     if None not in hosts or not any(connections["sni"]):

@@ -33,6 +33,7 @@ from analyzer.report.story import tell
 from analyzer.selection import select
 from analyzer.verdict.opaque import Asserted, Opaque
 
+PLACES = ("side", "close", "place", "other", "answer", "answer_place")
 CLAIMS = {"sealed_empty_close": 1005, "sealed_no_close": 1006}
 
 
@@ -224,6 +225,12 @@ def test_what_was_deduced_is_never_told_as_seen(code, spoken):
         assert not any(line.startswith(begins) for line in seen)
     likelihood = words.label(f"likelihood.{row['likelihood']}")
     assert words.label("story.sealed_taken", likelihood=likelihood) in deduced
+    closed = words.label(
+        "story.sealed_nobody" if code == 1006 else "story.sealed_answered", **dict.fromkeys(PLACES, "\0")
+    )
+    assert any(line.startswith(closed.partition("\0")[0]) for line in deduced)
+    assert words.label("report.nothing_unseen") not in rows_to_report(closes, [row], spoken).to_html()
+    assert words.label("report.nothing_unseen") in rows_to_report(opened_closes, [opened_row], spoken).to_html()
     for form in (str, Report.to_markdown, Report.to_html):
         shown = form(rows_to_report(closes, [row], spoken))
         assert likelihood in shown.replace("\n", " ")
@@ -469,6 +476,8 @@ def test_the_command_finds_a_sealed_connection_by_its_server_name():
     analysis = analyzer.read(SAMPLES / "tls13-normal-1000.pcap")
     found = {host: analysis.report(host=host).document["connections"] for host in ("chat.*", "other.*")}
     assert found == {"chat.*": 1, "other.*": 0}
+    hosts = [(entry["endpoint"], entry["value"], entry["count"]) for entry in analysis.report(by="host").document["by"]]
+    assert hosts == [("client", "chat.example", 1), ("server", "chat.example", 1)]
 
 
 def test_where_several_fit_they_are_named_in_their_order():

@@ -22,7 +22,7 @@ from analyzer.model import (
     Table,
     is_illegal_on_wire,
 )
-from analyzer.selection import ORIGIN_NS
+from analyzer.selection import ORIGIN_NS, named_hosts
 
 VIEW_COLUMNS = (
     *("endpoint", "code", "provenance", "evidence", "initiator", "sent", "received", "end", "ended_by", "system"),
@@ -292,7 +292,7 @@ class Counts:
     def add(self, closes: Table, connections: Table, inputs: Table) -> None:
         """Count a batch of rows."""
         if len(closes):
-            self._add_views(closes)
+            self._add_views(closes, connections)
             if not len(connections):
                 self._add_logged(closes)
         if len(connections):
@@ -328,7 +328,7 @@ class Counts:
             for row in itertools.islice(closes.rows(), STORIES_KEPT - len(self.logged)):
                 self.logged.append(row)
 
-    def _add_views(self, closes: Table) -> None:
+    def _add_views(self, closes: Table, connections: Table) -> None:
         keys, ids = _number(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
         given = closes["time"]
         times = np.array([UNTIMED if t is None else t for t in given] if None in given else given, np.int64)
@@ -337,7 +337,7 @@ class Counts:
         self.timeline.add(times, ids, cells)
         is_opened = np.array([cell.bucket != "never_opened" for cell in cells])[ids]
         _add_durations(self.durations, [cell[:2] for cell in cells], ids, closes["duration_s"], is_opened)
-        self._add_dimensions(closes, ids, cells)
+        self._add_dimensions(closes, connections, ids, cells)
 
     def _note_times(self, keys: list[tuple[Any, ...]], ids: Rows, times: Rows, closes: Table) -> None:
         """Count the views, and remember the earliest and the latest of each kind."""
@@ -389,12 +389,15 @@ class Counts:
         if key in self.rows or len(self.rows) < KINDS_WITH_ROWS:
             self.rows[key] = sorted(rows, key=row_order)[:ROWS_KEPT]
 
-    def _add_dimensions(self, closes: Table, ids: Rows, cells: list[Cell]) -> None:
+    def _add_dimensions(self, closes: Table, connections: Table, ids: Rows, cells: list[Cell]) -> None:
         numbers = ids.tolist()
         for dimension in DIMENSIONS:
             if dimension == "subprotocol":
                 continue  # a column of connections
-            values = _peers(closes) if dimension == "peer" else closes[dimension]
+            if dimension == "host":
+                values = named_hosts(closes, connections)
+            else:
+                values = _peers(closes) if dimension == "peer" else closes[dimension]
             if not any(values):
                 continue
             if dimension == "path":

@@ -565,7 +565,8 @@ class _Page:
             )
             caption = self.t("page.troubled")
             grids.append(self._grid(caption, self._headings("place", "what"), trouble, shows_caption=True))
-        notes = [] if grids else [self.t("report.nothing_unseen")]
+        sealed = story.sealed(self.document, self.language)
+        notes = [sealed] if sealed else [] if grids else [self.t("report.nothing_unseen")]
         return Section("unseen", title, notes=[*notes, self.t("page.unseen_note")], grids=grids)
 
     def _rows(self) -> Section | None:

@@ -66,8 +66,8 @@ def filters(document: dict[str, Any], language: Language) -> str:
 
 def sealed(document: dict[str, Any], language: Language) -> str:
     """How likely the connections are WebSockets that no key opened, empty where there are none."""
-    if not document["sealed"] or document["stories"]:
-        return ""  # a story says it of its own connection
+    if not document["sealed"]:
+        return ""
     n = sum(entry["count"] for entry in document["sealed"])
     likelihoods = value_counts(document["sealed"], language, "likelihood")
     return language.count("report.sealed", n, likelihoods=likelihoods)
@@ -82,7 +82,9 @@ def counted_as(document: dict[str, Any]) -> str:
 
 def notes(document: dict[str, Any], language: Language) -> list[str]:
     """What stands below the headline: the period, the filters, what was assumed, what counts twice."""
-    texts = [period(document, language), filters(document, language), sealed(document, language)]
+    texts = [period(document, language), filters(document, language)]
+    if not document["stories"]:  # each says it of its own connection
+        texts.append(sealed(document, language))
     texts += assumptions(document, language)
     if document["connections"] and document["logged"]:
         texts.append(language.label("report.counted_twice"))

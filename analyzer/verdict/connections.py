@@ -203,9 +203,7 @@ def _tell(
 
     a, b = sent
     both = (a["close"] != frames.NO_CLOSE) & (b["close"] != frames.NO_CLOSE)
-    hidden = [
-        ~side["seen"] | side["lost"] | side["tail_missing"] | finished.sealed[:, i] for i, side in enumerate(sent)
-    ]
+    hidden = [~side["seen"] | side["lost"] | side["tail_missing"] for side in sent]
     has_crossed = classify.crossed(a, b)
     initiator = np.full(n, Initiator.NONE, object)
     initiator[(hidden[CLIENT] & (a["close"] == 0)) | (hidden[SERVER] & (b["close"] == 0))] = Initiator.UNKNOWN
