@@ -61,9 +61,17 @@ class Connection:
 
         """
         from analyzer.capture.life import read_life
+        from analyzer.verdict.opaque import Asserted, Opaque
 
         members = self._captures()
-        return read_life(members[0].source, self.row, ports=self._ports, keys=self._keys, following=members[1:])
+        judge = None
+        if self.row[
+            "likelihood"
+        ]:  # no key opened it; that it is a WebSocket was decided with the whole capture at hand
+            judge = Opaque(Asserted((), (int(self.row["server"].rpartition(":")[2]),)))
+        return read_life(
+            members[0].source, self.row, ports=self._ports, keys=self._keys, following=members[1:], judge=judge
+        )
 
     def extract(self, path: str | os.PathLike[str]) -> int:
         """Write its packets to a pcapng file, for Wireshark; returns how many there are.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import analyzer
+from analyzer.capture.life import EventKind
 from analyzer.errors import UsageError
 from analyzer.knowledge import catalogue, language
 from analyzer.knowledge.language import FALLBACK, NAMES, TEXT_FIELDS, Language, from_environment, placeholders
@@ -126,6 +127,7 @@ def test_every_value_that_a_report_shows_has_a_label():
     wanted |= {f"unseen.{c.name.removeprefix('skipped_')}" for c in INPUTS if c.name.startswith("skipped_")}
     wanted |= {f"{group}.{dimension}" for dimension in DIMENSIONS for group in ("dimension", "by")}
     wanted |= {f"on_wire.{value}" for value in catalogue.ON_WIRE}
+    wanted |= {f"plot.event_{value}" for value in EventKind}
     wanted |= {f"status.{value}" for value in ("cut", "damaged", "failed", "interrupted")}
     assert sorted(wanted - known.keys()) == []
 

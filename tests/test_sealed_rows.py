@@ -258,6 +258,32 @@ def test_the_likelihood_stands_in_a_line_for_people():
     assert "likelihood" not in connection_line(row)
 
 
+@pytest.mark.parametrize("code", INFERRED)
+def test_the_life_of_a_sealed_connection_shows_what_shows(code, tmp_path):
+    talk, *_ = INFERRED[code]()
+    path = talk.write(tmp_path / "x.pcap")
+    connection = analyzer.read(path).connection()
+    row, n = connection.row, len(talk.packets)
+    found = [(event.packet, str(event.side), str(event.kind)) for event in connection.life.events]
+    ends = [(n - 2, SERVER, "sealed"), (n - 2, SERVER, "fin"), (n - 1, CLIENT, "sealed"), (n - 1, CLIENT, "fin")]
+    closes = [
+        (row["client_close_record"], CLIENT, "sealed_close"),
+        (row["server_close_record"], SERVER, "sealed_close"),
+    ]
+    assert found == [*closes, *ends][0 if code == 1005 else 2 :]
+    shown = connection.plot()
+    assert "encrypted, not opened" in {text.get_text() for text in shown.texts}
+    assert ("a Close, by the size of the record" in {text.get_text() for text in shown.texts}) == (code == 1005)
+
+
+def test_the_life_of_tls_that_failed_shows_the_alert():
+    capture = SAMPLES / "tls13-unknown-ca.pcap"
+    about = tomllib.loads(capture.with_suffix(".toml").read_text(encoding="utf-8"))
+    connection = analyzer.read(capture, ws_ports=tuple(about["ws_ports"])).connection()
+    alerts = [f"{event.side} in packet {event.packet}" for event in connection.life.events if event.kind == "alert"]
+    assert alerts == [alert.replace(" 2 48", "") for alert in about["tls"]["alerts"]]
+
+
 # ---- keys of one direction only
 
 
@@ -292,6 +318,9 @@ def test_half_the_keys_tell_one_view(lacking, ending, tmp_path):
     assert (str(row[f"{lacking}_close"]), row[f"{lacking}_frames"], row[f"{lacking}_bytes"]) == ("unknown", None, None)
     assert {str(view["confidence"]) for view in closes if view["code"]} == {"medium"}
     assert (tracker.n_encrypted, tracker.n_partly_opened) == (0, 1)
+    life = analyzer.read(talk.write(tmp_path / "x.pcap"), keys=[half_of(contexts, lacking, tmp_path)]).connection().life
+    assert [str(event.side) for event in life.events if event.kind == "sealed"] == [lacking]
+    assert {str(event.side) for event in life.events if event.kind in ("text", "close")} == {blind}
     said = tell(story_of(row, closes, catalogue.load()), language.load("en"))
     assert said[0] == "Keys opened only part of this TLS, so the opening was not seen whole."
     assert not any("bytes are missing" in line or "Nobody" in line or "By the sizes" in line for line in said)
