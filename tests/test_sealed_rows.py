@@ -265,12 +265,9 @@ def test_the_life_of_a_sealed_connection_shows_what_shows(code, tmp_path):
     connection = analyzer.read(path).connection()
     row, n = connection.row, len(talk.packets)
     found = [(event.packet, str(event.side), str(event.kind)) for event in connection.life.events]
-    ends = [(n - 2, SERVER, "sealed"), (n - 2, SERVER, "fin"), (n - 1, CLIENT, "sealed"), (n - 1, CLIENT, "fin")]
-    closes = [
-        (row["client_close_record"], CLIENT, "sealed_close"),
-        (row["server_close_record"], SERVER, "sealed_close"),
-    ]
-    assert found == [*closes, *ends][0 if code == 1005 else 2 :]
+    closes = [(row[f"{side}_close_record"], side, "sealed_close") for side in SIDES if code == 1005]
+    ends = [(n - 2, SERVER, "fin"), (n - 1, CLIENT, "fin")]
+    assert found == [(1, CLIENT, "sealed"), (1, SERVER, "sealed"), *closes, *ends]
     shown = connection.plot()
     assert "encrypted, not opened" in {text.get_text() for text in shown.texts}
     assert ("a Close, by the size of the record" in {text.get_text() for text in shown.texts}) == (code == 1005)
@@ -280,6 +277,7 @@ def test_the_life_of_tls_that_failed_shows_the_alert():
     capture = SAMPLES / "tls13-unknown-ca.pcap"
     about = tomllib.loads(capture.with_suffix(".toml").read_text(encoding="utf-8"))
     connection = analyzer.read(capture, ws_ports=tuple(about["ws_ports"])).connection()
+    assert {str(event.kind) for event in connection.life.events} == {"alert", "fin", "rst"}
     alerts = [f"{event.side} in packet {event.packet}" for event in connection.life.events if event.kind == "alert"]
     assert alerts == [alert.replace(" 2 48", "") for alert in about["tls"]["alerts"]]
 

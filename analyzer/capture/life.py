@@ -524,8 +524,10 @@ class _Follower(NarrowTracker):
                         self._write_close(side, some.sides[i, side])
                     else:
                         self._write_told(side, told)
-                    if told is not None or some.sealed[i, side]:
-                        self._write_sealed(side, some.streams[i, side])
+                    if some.sealed[i, side] or (told is not None and told.alert is None):
+                        # from which record on is not known: it stands where the TCP connection begins
+                        begun = int(some.flows[i]["first_ns"]), int(some.flows[i]["first_packet"])
+                        self._events.append(Event(*begun, SIDES[side], EventKind.SEALED))
                     if not some.superseded[i]:  # else the end is that of a later attempt
                         self._write_end(side, some.streams[i, side], on_stream=bool(some.by_stream[i, side]))
                 return Life(self._place_events(), self._n_more.total())
@@ -564,13 +566,6 @@ class _Follower(NarrowTracker):
             kind, is_said = EventKind.SEALED_CLOSE, told.sent[side] in (Received.EMPTY, Received.SEALED)
         if is_said:
             self._events.append(Event(told.close_ns[side], told.close_packet[side], SIDES[side], kind))
-
-    def _write_sealed(self, side: int, stream: Rows) -> None:
-        """Tell that not all of what this side sent was opened: before its end, or where the capture holds none."""
-        for kind in (EventKind.FIN, EventKind.RST):
-            if packet := int(stream[f"{kind}_packet"]):
-                self._events.append(Event(int(stream[f"{kind}_ns"]), packet, SIDES[side], EventKind.SEALED))
-                return
 
     def _write_end(self, side: int, stream: Rows, *, on_stream: bool) -> None:
         """Tell how the transport ended, whatever the limit, and which bytes before that were never captured."""
