@@ -467,9 +467,12 @@ def test_a_failed_handshake_is_counted_as_that_and_not_as_a_matter_of_keys():
     capture = SAMPLES / "tls13-unknown-ca.pcap"
     closes, connections, (row,) = gather(stream(capture))
     assert (closes, connections, row["skipped_encrypted"], row["skipped_tls_failed"]) == ([], [], 0, 1)
-    text = str(analyzer.read(capture).report())
-    assert "Keys do not help where TLS failed." in " ".join(text.split())
-    assert "SSLKEYLOGFILE" not in text
+    report = analyzer.read(capture).report()
+    for text in (str(report), report.to_markdown(), report.to_html()):
+        assert "Keys do not help where TLS failed." in " ".join(text.split())
+        assert "SSLKEYLOGFILE" not in text
+    # long enough to push the number out of sight if it did not wrap
+    assert '<th scope="row" class="prose">TCP connections whose TLS failed' in report.to_html()
     _, connections, (row,) = gather(stream(capture, ws_ports=options_of(capture)["ws_ports"]))
     assert (len(connections), row["skipped_encrypted"], row["skipped_tls_failed"]) == (1, 0, 0)
 

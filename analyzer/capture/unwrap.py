@@ -18,7 +18,7 @@ from analyzer.capture.keylog import KeyLog
 from analyzer.capture.lane import Flown, Lanes
 from analyzer.capture.mark import Mark, Place
 from analyzer.capture.records import ALERT, APPLICATION_DATA
-from analyzer.capture.sealed import Told
+from analyzer.capture.sealed import ASKED, Told
 from analyzer.capture.tls import Plain, Session
 from analyzer.model import SPAN, Octets, Rows
 
@@ -523,8 +523,8 @@ class Unwrapper:
 
         """
         wrapped = self._wrapped.get(layer)
-        if wrapped is None or wrapped.has_plain or self._judge is None:
-            return False
+        if wrapped is None or wrapped.has_plain or self._judge is None or int(shape["phase"]) >= ASKED:
+            return False  # hellos of connections that asked for something are not read for this: 0.1 ms each
         if wrapped.session is None and not any(kind == ALERT for _, kind, _, _, _ in wrapped.kept):
             return False
         return self._judge.has_failed(wrapped.read_kept(), shape)

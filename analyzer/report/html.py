@@ -553,7 +553,10 @@ class _Page:
         grids = []
         if self.document["unseen"]:
             rows = self.document["unseen"].items()
-            cells = ([self.label(f"unseen.{name}"), self.number(entry["count"])] for name, entry in rows)
+            cells = (
+                [Cell(said(self.t(f"unseen.{name}")), None, "prose"), self.number(entry["count"])]
+                for name, entry in rows
+            )
             grids.append(self._grid(title, self._headings("what", "count"), cells))
         if self.document["troubled"]:
             trouble = (

@@ -10,6 +10,7 @@ from analyzer.report.story import (
     headline,
     log_head,
     notes,
+    nothing_found,
     tell,
     tell_logged,
     timer_text,
@@ -54,6 +55,8 @@ class _Writer:
         if document["partial"]:
             self.put(f"**{escape(label('report.interrupted'))}**", "")
         self.put(*(escape(text) for text in (headline(document, language), *notes(document, language))), "")
+        for text in nothing_found(document, language):
+            self.put(escape(text), "")
         for story in document["stories"]:
             named = (story["client"], story["server"], story["host"] or story["sni"], story["path"])
             where = " ".join(visible(text) for text in named if text)
