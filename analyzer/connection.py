@@ -2,6 +2,7 @@
 
 import html
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +61,17 @@ class Connection:
 
         """
         from analyzer.capture.life import read_life
+        from analyzer.verdict.opaque import Asserted, Opaque
 
         members = self._captures()
-        return read_life(members[0].source, self.row, ports=self._ports, keys=self._keys, following=members[1:])
+        judge = None
+        if self.row[
+            "likelihood"
+        ]:  # no key opened it; that it is a WebSocket was decided with the whole capture at hand
+            judge = Opaque(Asserted((), (int(self.row["server"].rpartition(":")[2]),)))
+        return read_life(
+            members[0].source, self.row, ports=self._ports, keys=self._keys, following=members[1:], judge=judge
+        )
 
     def extract(self, path: str | os.PathLike[str]) -> int:
         """Write its packets to a pcapng file, for Wireshark; returns how many there are.
@@ -103,7 +112,7 @@ class Connection:
         return [*tell(story, self._language), *advice(keys, self._language)]
 
     def _head(self, *, path: str | None) -> str:
-        target = [visible(text) for text in (self.row["host"], path) if text]
+        target = [visible(text) for text in (self.row["host"] or self.row["sni"], path) if text]
         return " ".join([f"{self.row['client']} -> {self.row['server']}", *target])
 
     def __str__(self) -> str:
@@ -137,5 +146,11 @@ def find(rows: list[dict[str, Any]], prefix: str | None) -> dict[str, Any]:
         return found[0]
     if not found:
         raise UsageError("no connection" + (f" begins with {prefix}" if prefix else " was found"))
-    few = ", ".join(row["connection"] for row in found[:3]) + (", ..." if len(found) > 3 else "")
+    keys = sorted((row["connection"] for row in found), key=_natural_order)
+    few = ", ".join(keys[:3]) + (", ..." if len(found) > 3 else "")
     raise UsageError(f"{len(found)} connections{f' begin with {prefix}' if prefix else ''}: name one of {few}")
+
+
+def _natural_order(key: str) -> list[str | int]:
+    """Sorts numbers within keys by their value: stream 9 comes before stream 11."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", key))]

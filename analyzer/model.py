@@ -142,6 +142,7 @@ class Handshake(enum.StrEnum):
     REJECTED = "rejected"  # answered with another status than 101
     FAILED = "failed"  # never answered, or answered so that the client dropped it
     MISSING = "missing"  # the capture begins later
+    SEALED = "sealed"  # in TLS that no key opened, at least on one of the two sides: not seen
 
 
 HANDSHAKES = tuple(Handshake)
@@ -529,6 +530,7 @@ SEALED = np.dtype(
     [
         ("records", "i8"),
         ("padding", "i8"),
+        ("response_ns", "i8"),
         ("request_bytes", "i4"),
         ("response_bytes", "i4"),
         ("turns", "i4"),
@@ -559,7 +561,8 @@ SEALED = np.dtype(
 )
 """What is kept of one TLS connection that cannot be opened (RFC 8446, RFC 5246): sizes, times and order of records.
 Direction 0 is the client. `padding` is the greatest common divisor of what a TLS 1.3 record holds, `short_turns` count
-turns of the client that begin too small for an HTTP request, `last_pair` says which question and answer (from 1) the
+turns of the client that begin too small for an HTTP request, `response_ns` is when the server first answered one,
+`last_pair` says which question and answer (from 1) the
 last record of a side belongs to."""
 
 SEALED_END = np.dtype(
@@ -723,7 +726,12 @@ CONNECTIONS = (
     Column("goaway", "text", "GOAWAY before the stream had ended: who sent it, and the name of its error code"),
     Column("goaway_last_stream", "int", "highest stream that whoever sent it still takes"),
     Column("goaway_reason", "text", "what else it says: the beginning of its debug data"),
-    Column("opened", "time", "when the answer was captured, else when the first packet was"),
+    Column(
+        "opened",
+        "time",
+        "when the answer was captured, else when the first packet was; of TLS that nothing opened, when the server"
+        " first sent something behind the client's first data, null where it never did",
+    ),
     Column("ended", "time", "when the transport ended"),
     Column("duration_s", "float", "seconds from opened to ended"),
     *_side_columns("client"),
@@ -781,6 +789,10 @@ INPUTS = (
     Column("skipped_cut_header", "int", "packets whose TCP header was not captured"),
     Column("skipped_malformed", "int", "packets whose headers contradict themselves"),
     Column("skipped_encrypted", "int", "TCP connections that carry TLS, and that no keys opened"),
+    Column(
+        "skipped_partly_opened", "int", "TCP connections with TLS that keys opened in one direction only, or in part"
+    ),
+    Column("skipped_tls_failed", "int", "TCP connections whose TLS failed, to servers not known to be a WebSocket's"),
     Column("skipped_midstream", "int", "TCP connections with data, begun before the capture, not recognised"),
     Column("skipped_candidates", "int", "segments not looked at for frames: too many connections were being looked at"),
     Column("skipped_evicted", "int", "TCP connections dropped because too many were open at once"),
@@ -806,7 +818,7 @@ INPUTS = (
 
 DIMENSIONS = ("host", "path", "peer", "system", "subprotocol")
 """What views can be broken down by. `peer` is the other side: a client's address without its port, a server's with it;
-a path stands without its query."""
+a path stands without its query; where no Host header was read, the TLS server name is the host."""
 
 LIMITS = (
     *("skipped_waiting_fragments", "skipped_candidates", "skipped_evicted", "skipped_parked", "skipped_heads"),

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-HOSTS = click.option("--host", "hosts", multiple=True, help="Only closes of this host; patterns like '*.example.org'.")
+HOSTS = click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="Only closes of this host (or TLS server name); patterns like '*.example.org'.",
+)
 CODES = click.option(
     "--code", "codes", multiple=True, metavar="CODE", help="Only this code, range (4000-4999), or none."
 )

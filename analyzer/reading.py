@@ -183,6 +183,8 @@ class _Following:
             "tls": tracker.n_tls,
             "tls_opened": tracker.n_opened,
             "skipped_encrypted": tracker.n_encrypted,
+            "skipped_partly_opened": tracker.n_partly_opened,
+            "skipped_tls_failed": tracker.n_tls_failed,
             "skipped_midstream": tracker.n_midstream,
             "skipped_candidates": tracker.n_skipped_candidates,
             "skipped_evicted": tracker.n_evicted,

@@ -24,7 +24,8 @@ class Selection(NamedTuple):
     """Closes that pass every filter that is set; a connection passes with one of its closes.
 
     Attributes:
-        hosts: Host headers, patterns allowed (`*.example.org`); upper and lower case are the same.
+        hosts: Host headers, or the TLS server name where none was read; patterns allowed (`*.example.org`), upper and
+            lower case are the same.
         codes: Ranges of codes that an endpoint reports; the empty range stands for no code.
         since_ns, until_ns: When the endpoint learned of the end; `until` is not included. A close without a time
             does not pass.
@@ -62,7 +63,7 @@ class Selection(NamedTuple):
             return closes, connections
         passing = [True] * len(closes)
         for column, test in self._tests():
-            values = closes[column]
+            values = named_hosts(closes, connections) if column == "host" else closes[column]
             verdicts = {value: test(value) for value in set(values)}
             passing = [was and verdicts[value] for was, value in zip(passing, values, strict=True)]
         kept = closes.take([i for i, passes in enumerate(passing) if passes])
@@ -84,6 +85,16 @@ class Selection(NamedTuple):
             yield "endpoint", set(self.endpoints).__contains__
         if self.provenances:
             yield "provenance", set(self.provenances).__contains__
+
+
+def named_hosts(closes: Table, connections: Table) -> Sequence[str | None]:
+    """The Host header of each close, else the server name that its client gave to TLS."""
+    hosts = closes["host"]
+    if None not in hosts or not any(connections["sni"]):
+        return hosts
+    names = dict(zip(connections["connection"], connections["sni"], strict=True))
+    keys = closes["connection"]
+    return [names.get(key) if host is None else host for host, key in zip(hosts, keys, strict=True)]
 
 
 def _code_text(codes: range) -> str:

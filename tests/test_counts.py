@@ -10,7 +10,7 @@ from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
 from analyzer.report import counts as fold
 from analyzer.report.counts import Breakdown, Cell, Counts, Timeline, bucket, duration_of, duration_steps
 from analyzer.report.series import breakdown, distribution, near_timers, timeline
-from analyzer.selection import ORIGIN_NS
+from analyzer.selection import ORIGIN_NS, parse_step, step_text
 
 NS = 1_000_000_000
 LOST = {"code": 1006, "provenance": "synthesized", "evidence": "no_close_fin"}
@@ -139,6 +139,13 @@ def test_the_timeline_grows_its_step_where_each_holds_many_kinds(monkeypatch):
     assert counts.timeline.step_ns == 10 * NS  # 1 s would make 100 counts; 10 s makes 10 steps of 5 codes
     assert len(counts.timeline.counts) == 50
     assert sum(counts.timeline.counts.values()) == 100
+
+
+def test_a_step_that_nobody_asked_for_can_be_named_however_far_the_ends_lie_apart():
+    """Two captures three years apart: doubling 10 ms gave 1342177280 ms, which no option takes."""
+    step_s = timeline(count([close(0), close(3 * 365 * 86400)]), None)["step_s"]
+    assert step_s % (7 * 86400) == 0
+    assert parse_step(step_text(step_s)) == step_s * NS
 
 
 def test_a_timeline_that_nobody_asked_a_step_for_is_readable():

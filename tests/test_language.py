@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import analyzer
+from analyzer.capture.life import EventKind
 from analyzer.errors import UsageError
 from analyzer.knowledge import catalogue, language
 from analyzer.knowledge.language import FALLBACK, NAMES, TEXT_FIELDS, Language, from_environment, placeholders
@@ -122,11 +123,13 @@ def test_every_value_that_a_report_shows_has_a_label():
     wanted |= {f"provenance.{value}" for value in Provenance} | {f"provenance_about.{value}" for value in Provenance}
     wanted |= {f"initiator.{value}" for value in Initiator} | {f"end.{value}" for value in End}
     wanted |= {f"evidence.{value}" for value in Evidence} | {f"confidence.{value}" for value in Confidence}
+    wanted |= {f"likelihood.{value}" for value in (Confidence.HIGH, Confidence.MEDIUM)}
     wanted |= {f"handshake.{value}" for value in Handshake} | {f"sent.{value}" for value in Received}
     wanted |= {f"anomaly.{name}" for flag in ANOMALIES for name in anomaly_names(flag)}
     wanted |= {f"unseen.{c.name.removeprefix('skipped_')}" for c in INPUTS if c.name.startswith("skipped_")}
     wanted |= {f"{group}.{dimension}" for dimension in DIMENSIONS for group in ("dimension", "by")}
     wanted |= {f"on_wire.{value}" for value in catalogue.ON_WIRE}
+    wanted |= {f"plot.event_{value}" for value in EventKind}
     wanted |= {f"status.{value}" for value in ("cut", "damaged", "failed", "interrupted")}
     assert sorted(wanted - known.keys()) == []
 

@@ -561,7 +561,8 @@ def test_says_what_was_left_out_and_what_was_not_seen(documents):
     page = html.render_page(document, english)
     assert str(said(english.label("report.redacted"))) not in page
     assert "rows_beside" not in page
-    document |= {"redacted": True, "rows_beside": "report.csv", "unseen": {}, "troubled": [], "partial": True}
+    document |= {"redacted": True, "rows_beside": "report.csv", "unseen": {}, "sealed": [], "troubled": []}
+    document |= {"partial": True}
     page = html.render_page(document, english)
     assert str(said(english.label("report.redacted"))) in page
     assert english.label("report.rows_beside", file="report.csv") in page

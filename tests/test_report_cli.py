@@ -233,7 +233,7 @@ def test_tables_of_a_report_are_dataframes(samples):
     told = report.to_dict()
     unopened = sum(row["count"] for row in told["never_opened"])
     assert codes["count"].sum() == sum(told["established"].values()) + unopened == len(samples.closes)
-    opened = samples.connections[samples.connections["handshake"].isin(["complete", "missing"])]
+    opened = samples.connections[samples.connections["handshake"].isin(["complete", "missing", "sealed"])]
     assert report.table("ends")["count"].sum() == report.table("views")["count"].sum() == len(opened)
     assert str(report.table("timeline")["time"].dtype) == "datetime64[ns, UTC]"
     assert report.table("silences")["count"].sum() == opened["silence_s"].notna().sum()

@@ -27,6 +27,7 @@ COMPLETE = HANDSHAKES.index(Handshake.COMPLETE)
 REJECTED = HANDSHAKES.index(Handshake.REJECTED)
 FAILED = HANDSHAKES.index(Handshake.FAILED)
 MISSING_HANDSHAKE = HANDSHAKES.index(Handshake.MISSING)
+SEALED_HANDSHAKE = HANDSHAKES.index(Handshake.SEALED)
 """CONNECTION `handshake`; pending is a request that was not answered yet."""
 
 REQUEST, RESPONSE = 0, 1

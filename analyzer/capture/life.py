@@ -19,16 +19,17 @@ from analyzer import series, sources
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble
 from analyzer.capture.container import Chunk, Reader
 from analyzer.capture.numbering import Numbering
+from analyzer.capture.sealed import Told
 from analyzer.capture.tracker import Finished, Tracker
 from analyzer.errors import UsageError
 from analyzer.keys import KeyRing
-from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Rows, Table
+from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Received, Rows, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analyzer.capture.http2_event import Answered, Requested
-    from analyzer.capture.unwrap import Secrets
+    from analyzer.capture.unwrap import Judge, Secrets
 
 MAX_EVENTS = 20_000
 """Events of one life; beyond it only the Closes and the end of the transport are told, the rest is counted."""
@@ -51,7 +52,15 @@ class EventKind(enum.StrEnum):
     MISSING = "missing"  # bytes that the capture lacks
     FIN = "fin"
     RST = "rst"
+    STREAM_END = "stream_end"  # END_STREAM on the HTTP/2 stream
+    STREAM_RESET = "stream_reset"  # RST_STREAM
+    SEALED = "sealed"  # what this side sent and no key opened, some of it or all
+    SEALED_CLOSE = "sealed_close"  # a Close by the sizes of records that no key opened
+    ALERT = "alert"  # by which TLS failed
 
+
+STREAM_ENDS = {EventKind.FIN: EventKind.STREAM_END, EventKind.RST: EventKind.STREAM_RESET}
+"""What ended an HTTP/2 stream, by what stands for it in STREAM rows."""
 
 MISSING_KINDS = (reassemble.MISSING, reassemble.MISSING_PLAIN)
 """SPAN kinds without bytes."""
@@ -86,7 +95,7 @@ class Event(NamedTuple):
         ts_ns, packet: Of the last byte of it that was captured; of missing bytes, those of the first packet behind.
         side: Who sent it.
         payload_bytes: What the frame header states, at most 2^63-1; the size of an HTTP head; how many bytes are
-            missing; 0 for FIN and RST.
+            missing; 0 for ends, and for what was not opened.
         source: File that holds the packet.
         code: Status of a Close. None where it has none, where its body was not captured whole, and for all Closes of a
             side but the first, which nobody reads (RFC 6455 section 7.1.5).
@@ -146,6 +155,7 @@ def read_life(
     following: Sequence[series.Member] = (),
     ports: tuple[int, ...] = (),
     keys: Sequence[Path] = (),
+    judge: "Judge | None" = None,
     max_events: int = MAX_EVENTS,
 ) -> Life:
     """Read what happened on one connection, in one pass that ends soon after the connection does.
@@ -156,6 +166,7 @@ def read_life(
         following: Captures that may continue this one, in their order.
         ports: As given when the table was made, and so the keys.
         keys: Key logs.
+        judge: Says what can be said of it where no key opens it, as when the table was made.
         max_events: How many events are kept, not counting Closes and the end of the transport.
 
     Returns:
@@ -167,7 +178,7 @@ def read_life(
 
     """
     ring = KeyRing(keys)
-    follower = _Follower(parse_wanted(connection), ports=ports, secrets=ring, max_events=max_events)
+    follower = _Follower(parse_wanted(connection), ports=ports, secrets=ring, judge=judge, max_events=max_events)
     begun: Reader | None = None
     for reader, chunk in series.read_with_keys((series.Member(source), *following), ring):
         if reader is not begun:
@@ -210,8 +221,15 @@ def parse_wanted(connection: Mapping[str, Any]) -> Wanted:
 class NarrowTracker(Tracker):
     """A tracker that sees one TCP connection only: the wanted one, and those between the same ports after it."""
 
-    def __init__(self, wanted: Wanted, *, ports: tuple[int, ...] = (), secrets: "Secrets | None" = None) -> None:
-        super().__init__(ports=ports, secrets=secrets)
+    def __init__(
+        self,
+        wanted: Wanted,
+        *,
+        ports: tuple[int, ...] = (),
+        secrets: "Secrets | None" = None,
+        judge: "Judge | None" = None,
+    ) -> None:
+        super().__init__(ports=ports, secrets=secrets, judge=judge)
         self._wanted = wanted
         self._has_begun = False
         self._n_segments: int | None = None
@@ -244,9 +262,15 @@ class _Follower(NarrowTracker):
     """Reads one TCP connection in small steps, and writes down what each step met."""
 
     def __init__(
-        self, wanted: Wanted, *, ports: tuple[int, ...], max_events: int, secrets: "Secrets | None" = None
+        self,
+        wanted: Wanted,
+        *,
+        ports: tuple[int, ...],
+        max_events: int,
+        secrets: "Secrets | None" = None,
+        judge: "Judge | None" = None,
     ) -> None:
-        super().__init__(wanted, ports=ports, secrets=secrets)
+        super().__init__(wanted, ports=ports, secrets=secrets, judge=judge)
         self.numbering = Numbering()
         self._opening_state[dispatch.STEPWISE] = 1
         self._client_stream = 0 if wanted.client <= wanted.server else 1
@@ -489,11 +513,21 @@ class _Follower(NarrowTracker):
         for some in finished:
             rows = some.connections
             is_it = (rows["ordinal"] == self._wanted.ordinal) & (rows["http2_stream"] == self._wanted.http2_stream)
-            for i in np.flatnonzero((rows["flow"] == self._flow) & is_it).tolist():
+            is_told = np.array([told is not None for told in some.told], np.bool_)
+            is_flow = is_told if self._flow < 0 else rows["flow"] == self._flow  # what stays closed is met here first
+            for i in np.flatnonzero(is_flow & is_it).tolist():
+                told = some.told[i]
                 for side in range(2):
-                    self._write_close(side, some.sides[i, side])
+                    if told is None:
+                        self._write_close(side, some.sides[i, side])
+                    else:
+                        self._write_told(side, told)
+                    if some.sealed[i, side] or (told is not None and told.alert is None):
+                        # from which record on is not known: it stands where the TCP connection begins
+                        begun = int(some.flows[i]["first_ns"]), int(some.flows[i]["first_packet"])
+                        self._events.append(Event(*begun, SIDES[side], EventKind.SEALED))
                     if not some.superseded[i]:  # else the end is that of a later attempt
-                        self._write_end(side, some.streams[i, side])
+                        self._write_end(side, some.streams[i, side], on_stream=bool(some.by_stream[i, side]))
                 return Life(self._place_events(), self._n_more.total())
         return None
 
@@ -522,16 +556,25 @@ class _Follower(NarrowTracker):
         else:
             self._events[at] = event
 
-    def _write_end(self, side: int, stream: Rows) -> None:
+    def _write_told(self, side: int, told: Told) -> None:
+        """Tell what is said of one side of TLS that was never opened."""
+        if told.alert is not None:
+            kind, is_said = EventKind.ALERT, told.alert[0] == side
+        else:
+            kind, is_said = EventKind.SEALED_CLOSE, told.sent[side] in (Received.EMPTY, Received.SEALED)
+        if is_said:
+            self._events.append(Event(told.close_ns[side], told.close_packet[side], SIDES[side], kind))
+
+    def _write_end(self, side: int, stream: Rows, *, on_stream: bool) -> None:
         """Tell how the transport ended, whatever the limit, and which bytes before that were never captured."""
         next_pos = int(stream["next_pos"])
-        for kind in (EventKind.FIN, EventKind.RST):
+        for kind in STREAM_ENDS:
             ts_ns, packet = int(stream[f"{kind}_ns"]), int(stream[f"{kind}_packet"])
             if packet:
                 n_missing = int(stream[f"{kind}_pos"]) - next_pos
                 if n_missing > 0:
                     self._events.append(Event(ts_ns, packet, SIDES[side], EventKind.MISSING, n_missing))
-                self._events.append(Event(ts_ns, packet, SIDES[side], kind))
+                self._events.append(Event(ts_ns, packet, SIDES[side], STREAM_ENDS[kind] if on_stream else kind))
                 next_pos = frames.MOST_BYTES  # nothing can be missing behind a FIN
 
 

@@ -108,6 +108,7 @@ def note(
         if direction == SERVER:
             if int64(row["response_bytes"]) == 0:
                 row["response_bytes"] = n_bytes
+                row["response_ns"] = ts_ns
             row["last_direction"] = direction
             return
         if int64(row["response_bytes"]) == 0:
@@ -237,3 +238,6 @@ class Told(NamedTuple):
     close_ns: tuple[int, int]
     alert: tuple[int, str] | None = None
     """Who sent the alert by which TLS failed (0 the client, 1 the server), and its name."""
+    opened_ns: int = 0
+    """When the server first sent something behind the client's first data: the answer, or in TLS 1.3 a session ticket.
+    0 where it never did."""

@@ -77,7 +77,8 @@ class Finished(NamedTuple):
     `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
     is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
     8441 section 5); `fates` is what else HTTP/2 tells, None elsewhere. `told` is what is said of TLS that could not be
-    opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an attempt
+    opened, `sealed` a side whose TLS stayed closed, throughout or from some record on, while anything of the connection
+    was opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an attempt
     after which the same TCP connection carried another one.
     """
 
@@ -89,6 +90,7 @@ class Finished(NamedTuple):
     responses: list[bytes | Response | None]
     wraps: "list[Wrap | None]"
     told: list[Told | None]
+    sealed: Rows
     by_stream: Rows
     heard_pos: Rows
     fates: "list[Fate | None]"
@@ -113,7 +115,7 @@ class Tracker:
 
     Attributes:
         counters: What the dissecting kernel did not understand, by `Counter`.
-        n_encrypted, n_midstream, n_evicted: Flows not looked into, and dropped.
+        n_encrypted, n_partly_opened, n_tls_failed, n_midstream, n_evicted: Flows not looked into, and dropped.
         n_tls, n_opened: Flows with TLS that are over, and those that keys opened.
 
     """
@@ -179,6 +181,8 @@ class Tracker:
         self._swept_ns = 0
         self.counters = np.zeros(len(Counter), np.int64)
         self.n_encrypted = self.n_tls = self.n_opened = 0
+        self.n_partly_opened = 0
+        self.n_tls_failed = 0
         self.n_midstream = 0
         self.n_evicted = 0
         self._grow_flows(min(512, max_flows))
@@ -608,7 +612,7 @@ class Tracker:
             flows = self._flows[ended]
             streams = np.array([i for layer in layers for i in self._unwrapper.streams_of(layer)], np.int64)
         self.n_tls += int((flows["kind"] == handshake.TLS_FLOW).sum())
-        self.n_encrypted += int(((flows["kind"] == handshake.TLS_FLOW) & ~is_open).sum())
+        self._count_unread(flows, is_open)
         self.n_midstream += int(((flows["kind"] == handshake.MIDSTREAM_FLOW) & (flows["connection"] < 0)).sum())
         superseded = self._superseded(ended)
         carried = flows["connection"][flows["connection"] >= 0].astype(np.int64)
@@ -621,6 +625,19 @@ class Tracker:
         if self._state[flowtable.N_USED_SLOTS] > len(self._slots) // 2:
             self._fill_slots()
         return finished
+
+    def _count_unread(self, flows: Rows, is_open: Rows) -> None:
+        """Count the flows with TLS that were not looked into, or not wholly, by what one can do about it."""
+        is_half, has_failed = np.zeros(len(flows), bool), np.zeros(len(flows), bool)
+        is_tls = flows["kind"] == handshake.TLS_FLOW
+        if self._unwrapper is not None:
+            for i in np.flatnonzero(is_tls & (flows["layer"] >= 0)).tolist():
+                layer = int(flows["layer"][i])
+                is_half[i] = any(self._unwrapper.sealed_directions(layer))
+                has_failed[i] = not is_open[i] and self._unwrapper.has_failed(layer, self._shapes[layer])
+        self.n_partly_opened += int(is_half.sum())
+        self.n_tls_failed += int(has_failed.sum())
+        self.n_encrypted += int((is_tls & ~is_open & ~is_half & ~has_failed).sum())
 
     def _release_candidates(self, candidates: Rows) -> None:
         """Give back the rows of flows that were never recognised."""
@@ -658,7 +675,7 @@ class Tracker:
             row,
             flow,
             client,
-            handshake.COMPLETE,
+            handshake.SEALED_HANDSHAKE,
             frames.IN_STEP,
             frames.IN_STEP,
         )
@@ -667,6 +684,7 @@ class Tracker:
             connection["handshake"] = handshake.FAILED
             connection["response_packet"], connection["opened_ns"] = told.close_packet[0], told.close_ns[0]
         else:
+            connection["opened_ns"] = told.opened_ns
             for side, kind in enumerate(told.sent):
                 if kind in (Received.EMPTY, Received.SEALED):
                     walk = self._sides[2 * index + side]
@@ -741,6 +759,7 @@ class Tracker:
         wraps: list[Wrap | None] = [None] * len(chosen)
         by_stream = np.zeros((len(chosen), 2), bool)
         heard_pos = np.full((len(chosen), 2), EVERYTHING)
+        sealed = np.zeros((len(chosen), 2), bool)
         fates: list[Fate | None] = [None] * len(chosen)
         if self._unwrapper is not None:
             layers = self._flows["layer"][flow].tolist()
@@ -750,6 +769,9 @@ class Tracker:
             for i, wrap in enumerate(wraps):
                 if wrap is not None and int(connections["handshake"][i]) == handshake.COMPLETE:
                     self._unwrapper.see(self._server_of(self._flows[flow[i]], int(client[i]))._replace(sni=wrap.sni))
+                if wrap is not None:
+                    directions = self._unwrapper.sealed_directions(layers[i])
+                    sealed[i] = directions[::-1] if int(client[i]) else directions
             on_streams = np.flatnonzero(connections["http2_stream"])
             self._n_streams -= len(on_streams)
             self._n_ended -= int((connections["finished"] == ENDED).sum())
@@ -765,6 +787,7 @@ class Tracker:
             [self._responses.pop(i, None) for i in chosen.tolist()],
             wraps,
             [self._told.pop(i, None) for i in chosen.tolist()],
+            sealed,
             by_stream,
             heard_pos,
             fates,

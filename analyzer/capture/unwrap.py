@@ -20,7 +20,7 @@ from analyzer.capture.http2_event import Answered, Data, GoneAway, Lost, Missed,
 from analyzer.capture.keylog import KeyLog
 from analyzer.capture.lane import Flown, Lanes
 from analyzer.capture.mark import EVERYTHING, Mark, Place
-from analyzer.capture.sealed import Told
+from analyzer.capture.sealed import ASKED, Told
 from analyzer.capture.tls import Plain, Session
 from analyzer.model import ALERT, APPLICATION_DATA, SPAN, Octets, Rows
 
@@ -76,6 +76,9 @@ class Judge(Protocol):
     def judge(self, session: Session, place: Place, shape: Rows, cutters: Rows, streams: Rows) -> Told | None:
         """What is said of it, None where nothing is."""
 
+    def has_failed(self, session: Session, shape: Rows) -> bool:
+        """Whether its TLS came to nothing: no keys would help."""
+
 
 class Wrap(NamedTuple):
     """What a connection was wrapped in, as the columns of the same names say."""
@@ -130,6 +133,14 @@ class Wrapped:
         self.n_read = [0, 0]
         self.n_slow = [FAST_AFTER_RECORDS, FAST_AFTER_RECORDS]
         self.version = 0
+
+    def read_kept(self) -> Session:
+        """Its TLS; where no keys were there to open it, as far as hellos and alerts show it."""
+        if self.session is None:
+            self.session = Session(KeyLog())
+            for record in self.kept:
+                self.session.read(*record)
+        return self.session
 
     def wrap(self) -> Wrap:
         """What is known of the wrapping."""
@@ -523,11 +534,30 @@ class Unwrapper:
         wrapped = self._wrapped.get(layer)
         if wrapped is None or wrapped.has_plain or self._judge is None or not self._judge.may_tell(shape):
             return None
-        if wrapped.session is None:
-            wrapped.session = Session(KeyLog())
-            for record in wrapped.kept:
-                wrapped.session.read(*record)
-        return self._judge.judge(wrapped.session, place._replace(sni=wrapped.session.sni), shape, cutters, streams)
+        session = wrapped.read_kept()
+        return self._judge.judge(session, place._replace(sni=session.sni), shape, cutters, streams)
+
+    def has_failed(self, layer: int, shape: Rows) -> bool:
+        """Whether the TLS of a connection that is over ended with an alert before it was established.
+
+        Args:
+            shape: SEALED.
+
+        """
+        wrapped = self._wrapped.get(layer)
+        if wrapped is None or wrapped.has_plain or self._judge is None or int(shape["phase"]) >= ASKED:
+            return False  # hellos of connections that asked for something are not read for this: 0.1 ms each
+        if wrapped.session is None and not any(kind == ALERT for _, kind, _, _, _ in wrapped.kept):
+            return False
+        return self._judge.has_failed(wrapped.read_kept(), shape)
+
+    def sealed_directions(self, layer: int) -> tuple[bool, bool]:
+        """Which directions of a connection of which anything was opened are sealed by now."""
+        wrapped = self._wrapped.get(layer)
+        if wrapped is None or wrapped.session is None or not wrapped.has_plain:
+            return False, False
+        a, b = wrapped.session.states
+        return a is State.SEALED, b is State.SEALED
 
     def heard_pos_of(self, layer: int, client: int) -> tuple[int, int]:
         """Up to where the receivers of what the client and what the server sent can have read it."""

@@ -22,7 +22,7 @@ from analyzer.model import (
     Table,
     is_illegal_on_wire,
 )
-from analyzer.selection import ORIGIN_NS
+from analyzer.selection import ORIGIN_NS, named_hosts
 
 VIEW_COLUMNS = (
     *("endpoint", "code", "provenance", "evidence", "initiator", "sent", "received", "end", "ended_by", "system"),
@@ -74,8 +74,9 @@ AUTO_STEPS_NS = tuple(n * 1_000_000 for n in (10, 100, 1000, 10_000, 60_000, 600
 STEPS_PER_DECADE = 1000
 """Durations are counted in steps of 0.23 %, fine enough to tell whether they lie within 2 % of a timer."""
 
-OPENED = frozenset({Handshake.COMPLETE, Handshake.MISSING})
-"""Handshakes of connections that were established."""
+OPENED = frozenset({Handshake.COMPLETE, Handshake.MISSING, Handshake.SEALED})
+"""Handshakes of connections that were established, or of which nothing shows that they were not: without the sealed
+ones the shares of all others would be larger than anybody saw."""
 
 NEVER_OPENED = frozenset({Evidence.HANDSHAKE_REJECTED, Evidence.HANDSHAKE_FAILED, Evidence.TLS_ALERT})
 """Views of connections that were never established: outside shares."""
@@ -255,6 +256,7 @@ class Counts:
         handshakes: Number of connections by these columns.
         effects, causes: Number of connections that have a cause, and of such causes, by its name.
         stream_errors: Number of connections by frame of HTTP/2, and who sent it with which error.
+        sealed: Number of connections that no key opened, by how likely they are WebSockets.
         anomalies: Number of connections, and of logged closes, by anomaly.
         stories: The first connections, whole, with their views.
         n_logged: Number of views that logs told of.
@@ -287,6 +289,7 @@ class Counts:
         self.effects: Counter[str] = Counter()
         self.causes: Counter[str] = Counter()
         self.stream_errors: Counter[tuple[str, str]] = Counter()
+        self.sealed: Counter[str] = Counter()
         self.anomalies: Counter[str] = Counter()
         self.stories: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         self.n_logged = 0
@@ -302,12 +305,14 @@ class Counts:
     def add(self, closes: Table, connections: Table, inputs: Table) -> None:
         """Count a batch of rows."""
         if len(closes):
-            self._add_views(closes)
+            self._add_views(closes, connections)
             if not len(connections):
                 self._add_logged(closes)
         if len(connections):
             self.n_connections += len(connections)
             self.handshakes.update(zip(*(connections[c] for c in HANDSHAKE_COLUMNS), strict=True))
+            is_sealed = zip(connections["handshake"], connections["likelihood"], strict=True)
+            self.sealed.update(likely for state, likely in is_sealed if state == Handshake.SEALED and likely)
             self._add_anomalies(connections)
             self._add_subprotocols(connections)
             self._add_established(connections)
@@ -351,7 +356,7 @@ class Counts:
             for row in itertools.islice(closes.rows(), STORIES_KEPT - len(self.logged)):
                 self.logged.append(row)
 
-    def _add_views(self, closes: Table) -> None:
+    def _add_views(self, closes: Table, connections: Table) -> None:
         keys, ids = _number(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
         given = closes["time"]
         times = np.array([UNTIMED if t is None else t for t in given] if None in given else given, np.int64)
@@ -360,7 +365,7 @@ class Counts:
         self.timeline.add(times, ids, cells)
         is_opened = np.array([cell.bucket != "never_opened" for cell in cells])[ids]
         _add_durations(self.durations, [cell[:2] for cell in cells], ids, closes["duration_s"], is_opened)
-        self._add_dimensions(closes, ids, cells)
+        self._add_dimensions(closes, connections, ids, cells)
 
     def _note_times(self, keys: list[tuple[Any, ...]], ids: Rows, times: Rows, closes: Table) -> None:
         """Count the views, and remember the earliest and the latest of each kind."""
@@ -412,12 +417,15 @@ class Counts:
         if key in self.rows or len(self.rows) < KINDS_WITH_ROWS:
             self.rows[key] = sorted(rows, key=row_order)[:ROWS_KEPT]
 
-    def _add_dimensions(self, closes: Table, ids: Rows, cells: list[Cell]) -> None:
+    def _add_dimensions(self, closes: Table, connections: Table, ids: Rows, cells: list[Cell]) -> None:
         numbers = ids.tolist()
         for dimension in DIMENSIONS:
             if dimension == "subprotocol":
                 continue  # a column of connections
-            values = _peers(closes) if dimension == "peer" else closes[dimension]
+            if dimension == "host":
+                values = named_hosts(closes, connections)
+            else:
+                values = _peers(closes) if dimension == "peer" else closes[dimension]
             if not any(values):
                 continue
             if dimension == "path":
@@ -489,6 +497,7 @@ class Counts:
         self.effects.update(other.effects)
         self.causes.update(other.causes)
         self._count_errors(other.stream_errors)
+        self.sealed.update(other.sealed)
         self.anomalies.update(other.anomalies)
         self.sums.update(other.sums)
         self.zones.update(other.zones)

@@ -210,6 +210,7 @@ def _build(counts: Counts, catalogue: Catalogue, is_partial: bool) -> dict[str, 
         "first": format_time(first),
         "last": format_time(last),
         "established": {endpoint: n for endpoint, n in totals.items() if n},
+        "sealed": [{"value": likelihood, "count": n} for likelihood, n in sorted(counts.sealed.items(), key=_by_count)],
         "frequencies": _frequencies(views, totals, "established", catalogue),
         "illegal": _frequencies(views, totals, "illegal", catalogue),
         "undetermined": _grouped(views, "undetermined", ("endpoint", "evidence"), catalogue),
@@ -279,7 +280,7 @@ def _story_order(story: tuple[dict[str, Any], list[dict[str, Any]]]) -> str:
     return str(story[0]["connection"])
 
 
-def _by_count(item: tuple[tuple[Any, ...], int]) -> tuple[Any, ...]:
+def _by_count(item: tuple[Any, int]) -> tuple[Any, ...]:
     """Sorts the most frequent first, and equals by their text: an enum member and its value are the same."""
     return -item[1], [str(part) for part in item[0]]
 
@@ -490,6 +491,7 @@ def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue
     """One connection, with its closes, in the fields that its story is told from."""
     names = ["connection", "source", "client", "server", "host", "path", "handshake", "http_status", "opened"]
     names += [
+        "sni",
         "tls_alert",
         "http2_stream",
         "stream_error",
@@ -500,6 +502,7 @@ def story_of(connection: dict[str, Any], closes: list[dict[str, Any]], catalogue
         "cause",
         "shared_by",
         "carried",
+        "likelihood",
         "subprotocol",
         "duration_s",
         "ended",

@@ -86,6 +86,8 @@ def _with_identifiers(text: str) -> Markup:
 
 
 def _identifier(match: re.Match[str]) -> Markup:
+    if match.lastgroup == "code" and match[0].startswith("--"):
+        return Markup('<code class="option">{}</code>').format(match[0])
     if match.lastgroup == "code":
         return identifier(match[0])
     return Markup('<bdi dir="ltr">{}</bdi>').format(match[0])

@@ -157,7 +157,7 @@ class _Page:
         for told in self.document["stories"]:
             yield {
                 "ends": [visible(told["client"]), visible(told["server"])],
-                "target": " ".join(visible(told[name]) for name in ("host", "path") if told[name]),
+                "target": " ".join(visible(text) for text in (told["host"] or told["sni"], told["path"]) if text),
                 "place": visible(told["source"]),
                 "sentences": story.tell(told, self.language),
                 "do": story.advice([view["diagnosis"] for view in told["views"]], self.language),
@@ -273,7 +273,7 @@ class _Page:
 
     def frequency_grids(self) -> list[Grid]:
         """One table for each endpoint."""
-        noun = "views" if self.document["logged"] else "established"
+        noun = story.counted_as(self.document)
         grids = []
         for endpoint, n in self.document["established"].items():
             rows = [row for row in self.document["frequencies"] if row["endpoint"] == endpoint]
@@ -571,7 +571,10 @@ class _Page:
         grids = []
         if self.document["unseen"]:
             rows = self.document["unseen"].items()
-            cells = ([self.label(f"unseen.{name}"), self.number(entry["count"])] for name, entry in rows)
+            cells = (
+                [Cell(said(self.t(f"unseen.{name}")), None, "prose"), self.number(entry["count"])]
+                for name, entry in rows
+            )
             grids.append(self._grid(title, self._headings("what", "count"), cells))
         if self.document["troubled"]:
             trouble = (
@@ -583,7 +586,8 @@ class _Page:
             )
             caption = self.t("page.troubled")
             grids.append(self._grid(caption, self._headings("place", "what"), trouble, shows_caption=True))
-        notes = [] if grids else [self.t("report.nothing_unseen")]
+        sealed = story.sealed(self.document, self.language)
+        notes = [sealed] if sealed else [] if grids else [self.t("report.nothing_unseen")]
         return Section("unseen", title, notes=[*notes, self.t("page.unseen_note")], grids=grids)
 
     def _rows(self) -> Section | None:

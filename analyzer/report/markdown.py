@@ -10,6 +10,7 @@ from analyzer.report.story import (
     headline,
     log_head,
     notes,
+    nothing_found,
     shared_causes,
     stream_error,
     tell,
@@ -56,8 +57,11 @@ class _Writer:
         if document["partial"]:
             self.put(f"**{escape(label('report.interrupted'))}**", "")
         self.put(*(escape(text) for text in (headline(document, language), *notes(document, language))), "")
+        for text in nothing_found(document, language):
+            self.put(escape(text), "")
         for story in document["stories"]:
-            where = " ".join(visible(story[name]) for name in ("client", "server", "host", "path") if story[name])
+            named = (story["client"], story["server"], story["host"] or story["sni"], story["path"])
+            where = " ".join(visible(text) for text in named if text)
             self._told(where, tell(story, language), [view["diagnosis"] for view in story["views"]])
         for row in document["log_stories"]:
             self._told(log_head(row, language), tell_logged(row, language), [row["diagnosis"]])

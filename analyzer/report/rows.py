@@ -104,16 +104,21 @@ def close_line(row: dict[str, Any]) -> str:
 
 
 def connection_line(row: dict[str, Any]) -> str:
-    """`opened client -> server host path handshake client=CODE server=CODE end by (file)`."""
+    """`opened client -> server host path handshake client=CODE server=CODE end by (file)`.
+
+    Where no Host header was read, the name that the client gave to TLS stands for it.
+    """
 
     def view(side: str) -> str:
         if row[f"{side}_view_provenance"] is None:
             return f"{side}=none"
         return f"{side}={row[f'{side}_view_code'] or 'undetermined'}/{row[f'{side}_view_evidence']}"
 
-    parts = [f"{format_time(row['opened']):30}", f"{row['client']} -> {row['server']}"]
-    parts += [visible(row[name]) for name in ("host", "path") if row[name]]
+    parts = [f"{format_time(row['opened']) or '-':30}", f"{row['client']} -> {row['server']}"]
+    parts += [visible(text) for text in (row["host"] or row["sni"], row["path"]) if text]
     parts.append(str(row["handshake"]) + (f" {row['http_status']}" if row["http_status"] not in (None, 101) else ""))
+    if row["likelihood"] and row["handshake"] == "sealed":
+        parts.append(f"likelihood {row['likelihood']}")
     parts += [view("client"), view("server"), f"closed by {row['initiator']}"]
     parts.append(str(row["end"]) + (f" by {row['ended_by']}" if row["ended_by"] else ""))
     if row["duration_s"] is not None:

@@ -100,6 +100,7 @@ def report_schema() -> dict[str, Any]:
         first=_maybe(time),
         last=_maybe(time),
         established={"type": "object", "additionalProperties": count},
+        sealed=_list(value={"enum": ["high", "medium"]}, count=count),
         frequencies=frequencies,
         illegal=frequencies,
         undetermined=_list(endpoint=endpoint, evidence=evidence, count=count, title=text, key=text),

@@ -42,6 +42,10 @@ DATA = ("text", "binary", "continuation")
 
 CONTROL = ("ping", "pong")
 
+UNREAD = ("missing", "sealed")
+
+ENDINGS = ("close", "sealed_close", "alert", "rst", "fin", "stream_end", "stream_reset")
+
 
 SIDES = ("client", "server")
 
@@ -74,7 +78,8 @@ def plot_life(
 
     Args:
         events: Columns time, side (client or server: who sent it) and kind (request, response, text, binary,
-            continuation, ping, pong, close, reserved, missing, fin, rst); packet, payload_bytes and code (of a Close)
+            continuation, ping, pong, close, reserved, missing, fin, rst, stream_end, stream_reset, sealed,
+            sealed_close, alert); packet, payload_bytes and code (of a Close)
             where known.
         ax: Where to draw, None for a figure of its own.
         title: Instead of ours.
@@ -211,7 +216,12 @@ LIFE_LOOKS: dict[str, tuple[str, str, float]] = {
     "close": ("#D55E00", "solid", 2.4),
     "fin": ("", "solid", 1.4),
     "rst": ("", "dashdot", 2.0),
+    "stream_end": ("", "solid", 1.4),
+    "stream_reset": ("", "dashdot", 2.0),
+    "sealed_close": ("#D55E00", "dashed", 2.4),
+    "alert": ("#D55E00", "dashdot", 2.0),
     "missing": ("#CC79A7", "dotted", 2.0),
+    "sealed": ("#CC79A7", "dotted", 2.0),
     "reserved": ("#CC79A7", "solid", 1.4),
 }
 """Colour, line and width of an arrow; messages are blue, and what has no colour here has that of text."""
@@ -298,7 +308,7 @@ def _draw_step(ax: Axes, step: _Step, y: float, text: str, detail: str) -> None:
         colour, line, width = "#0072B2", "solid", 1.2
     both = len(step.sides) > 1
     source, target = (0, 1) if step.sides[0] == "client" else (1, 0)
-    if step.kinds == ("missing",):
+    if step.kinds[0] in UNREAD:
         ax.add_patch(
             Rectangle((0.02, y - 0.33), 0.96, 0.7, facecolor="#F3E3EC", edgecolor="#CC79A7", hatch="////", linewidth=0)
         )
@@ -319,7 +329,7 @@ def _draw_step(ax: Axes, step: _Step, y: float, text: str, detail: str) -> None:
     )
     if detail:
         ax.text(0.5, y + 0.58, detail, ha="center", va="center", fontsize=8, parse_math=False)
-    weight = "bold" if step.kinds[0] in ("close", "rst", "fin") else "normal"
+    weight = "bold" if step.kinds[0] in ENDINGS else "normal"
     ax.text(
         0.5,
         y - 0.1,
@@ -330,7 +340,7 @@ def _draw_step(ax: Axes, step: _Step, y: float, text: str, detail: str) -> None:
         weight=weight,
         parse_math=False,
         bbox={"facecolor": mpl.rcParams["axes.facecolor"], "edgecolor": "none", "pad": 0.6}
-        if step.kinds == ("missing",)
+        if step.kinds[0] in UNREAD
         else None,
     )
 

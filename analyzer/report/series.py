@@ -94,8 +94,8 @@ def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
     if step_ns is None and kept.counts:
         steps = [step for step, _ in kept.counts]
         extent = (max(steps) - min(steps) + 1) * kept.step_ns
-        fitting = (step for step in STEPS_NS if step % kept.step_ns == 0 and extent / step <= STEPS_SHOWN)
-        chosen = next(fitting, chosen)
+        known = [step for step in STEPS_NS if step % kept.step_ns == 0] or [kept.step_ns]
+        chosen = next((step for step in known if extent / step <= STEPS_SHOWN), known[-1])
         while extent / chosen > STEPS_SHOWN:
             chosen *= 2
     factor = chosen // kept.step_ns

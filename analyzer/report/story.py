@@ -67,9 +67,28 @@ def filters(document: dict[str, Any], language: Language) -> str:
     return language.label("report.filtered", filters=named, views=left_out)
 
 
+def sealed(document: dict[str, Any], language: Language) -> str:
+    """How likely the connections are WebSockets that no key opened, empty where there are none."""
+    if not document["sealed"]:
+        return ""
+    n = sum(entry["count"] for entry in document["sealed"])
+    likelihoods = value_counts(document["sealed"], language, "likelihood")
+    return language.count("report.sealed", n, likelihoods=likelihoods)
+
+
+def counted_as(document: dict[str, Any]) -> str:
+    """Name of the label for what shares are of: not all were seen to be established where TLS stayed sealed."""
+    if document["logged"]:
+        return "views"
+    return "connections" if document["sealed"] else "established"
+
+
 def notes(document: dict[str, Any], language: Language) -> list[str]:
     """What stands below the headline: the period, the filters, what was assumed, what counts twice."""
-    texts = [period(document, language), filters(document, language), *assumptions(document, language)]
+    texts = [period(document, language), filters(document, language)]
+    if not document["stories"]:  # each says it of its own connection
+        texts.append(sealed(document, language))
+    texts += assumptions(document, language)
     texts += about_keys(document["keys"], language)
     if document["connections"] and document["logged"]:
         texts.append(language.label("report.counted_twice"))
@@ -95,6 +114,8 @@ def nothing_found(document: dict[str, Any], language: Language) -> list[str]:
         texts.append(language.label("report.begun_before"))
     if "encrypted" in document["unseen"]:
         texts.append(language.label("report.give_keys"))
+    if "tls_failed" in document["unseen"]:
+        texts.append(language.label("report.tls_failed"))
     return texts
 
 
@@ -139,6 +160,11 @@ def tell(story: dict[str, Any], language: Language) -> list[str]:
         lines.append(_tell_gone(story, language))
     elif story["handshake"] == "failed":
         lines.append(language.label("story.failed"))
+    elif story["handshake"] == "sealed" and story["likelihood"]:
+        likelihood = language.label(f"likelihood.{story['likelihood']}")
+        lines.append(language.label("story.sealed_taken", likelihood=likelihood))
+    elif story["handshake"] == "sealed":
+        lines.append(language.label("story.sealed_partly"))
     lines += _tell_closes(story, language)
     if story["end"] in ("fin", "rst"):
         lines.append(_tell_end(story, language))
@@ -158,7 +184,7 @@ def tell(story: dict[str, Any], language: Language) -> list[str]:
     for view in story["views"]:
         side = language.label(f"side_first.{view['endpoint']}")
         how = _how(view, language, source=_elsewhere(view["source"], story))
-        name = "story.reports_nothing" if view["code"] is None else "story.reports"
+        name = "story.reports_nothing" if view["code"] is None else f"story.reports{_hedge(view)}"
         lines.append(language.label(name, side=side, code=view["code"], how=how))
     if story["anomalies"]:
         names = language.join(f"{language.label(f'anomaly.{name}')} ({name})" for name in story["anomalies"])
@@ -172,9 +198,15 @@ def _tell_end(story: dict[str, Any], language: Language) -> str:
     if story["ended_by"] not in ENDERS:
         return language.label("story.ended_unknown", end=end)
     ender = language.label(f"side.{story['ended_by']}")
-    if story["duration_s"] is None or story["handshake"] != "complete":
+    name = {"complete": "story.ended", "sealed": "story.ended_sealed"}.get(story["handshake"])
+    if story["duration_s"] is None or name is None or (story["handshake"] == "sealed" and not story["likelihood"]):
         return language.label("story.ended_untimed", side=ender, end=end)
-    return language.label("story.ended", side=ender, end=end, seconds=language.decimal(story["duration_s"], 3))
+    return language.label(name, side=ender, end=end, seconds=language.decimal(story["duration_s"], 3))
+
+
+def _hedge(view: dict[str, Any]) -> str:
+    """End of the label's name for a code that was deduced."""
+    return "_inferred" if view["provenance"] == "inferred" else ""
 
 
 def _tell_stream_end(story: dict[str, Any], language: Language) -> str:
@@ -270,7 +302,8 @@ def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
     key = "record" if len({story[f"{side}_close_source"] for side in closes}) < 2 else "time"
     closes.sort(key=lambda side: story[f"{side}_close_{key}"])
     is_unknown = story["initiator"] == "unknown"
-    is_sealed = is_unknown and any(view["evidence"].startswith("sealed") for view in story["views"])
+    is_sealed = story["handshake"] == "sealed" and story["likelihood"] is not None
+    is_partly = not is_sealed and any(view["evidence"] == "sealed" for view in story["views"])
     values: dict[str, object] = {}
     for side, (who, what, where) in zip(
         closes, (("side", "close", "place"), ("other", "answer", "answer_place")), strict=False
@@ -282,8 +315,13 @@ def _tell_closes(story: dict[str, Any], language: Language) -> list[str]:
         )
         source = _elsewhere(story[f"{side}_close_source"], story)
         values[where] = place(story[f"{side}_close_record"], "", language, source=source)
+    if is_sealed and story["initiator"] == "none":
+        return [language.label("story.sealed_nobody")]
     if is_sealed:
-        return [language.label(f"story.sealed_{('none', 'one', 'both')[len(closes)]}", **values)]
+        what = "answered" if len(closes) == 2 and not is_unknown else ("none", "one", "both")[len(closes)]
+        return [language.label(f"story.sealed_{what}", **values)]
+    if is_partly and len(closes) < 2 and is_unknown:
+        return [language.label("story.sealed_answer" if closes else "story.sealed_part", **values)]
     if len(closes) == 2:
         return [language.label("story.crossed" if story["initiator"] == "both" else "story.answered", **values)]
     if closes:
@@ -308,7 +346,9 @@ def tell_logged(row: dict[str, Any], language: Language) -> list[str]:
         lines = [language.label("story.no_code", side=side, how=how)]
     else:
         how = _how(row | {"record": None}, language)
-        lines = [language.label("story.reports_named", side=side, code=row["code"], name=row["name"], how=how)]
+        lines = [
+            language.label(f"story.reports_named{_hedge(row)}", side=side, code=row["code"], name=row["name"], how=how)
+        ]
     for what, code in (("received", row["wire_code"]), ("sent", row["sent_code"])):
         if row[what] == "none":
             lines.append(language.label(f"story.{what}_none"))

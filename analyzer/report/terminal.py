@@ -16,6 +16,7 @@ from analyzer.knowledge.language import Language
 from analyzer.report.story import (
     ENDERS,
     advice,
+    counted_as,
     first_text,
     headline,
     log_head,
@@ -194,7 +195,7 @@ class _Printer:
 
     def _story(self, story: dict[str, Any]) -> None:
         self._line()
-        target = " ".join(visible(story[name]) for name in ("host", "path") if story[name])
+        target = " ".join(visible(text) for text in (story["host"] or story["sni"], story["path"]) if text)
         ends = visible(f"{story['client']} -> {story['server']}")
         self._console.print(Text.assemble((ends, "bold"), f"  {target}"))
         if self._names_sources:
@@ -243,8 +244,10 @@ class _Printer:
         for endpoint, n in document["established"].items():
             rows = [row for row in document["frequencies"] if row["endpoint"] == endpoint]
             if rows:
-                noun = "views" if document["logged"] else "established"
-                self._title(self._label(f"report.by_{endpoint}"), f"({self._language.count(f'report.{noun}', n)})")
+                self._title(
+                    self._label(f"report.by_{endpoint}"),
+                    f"({self._language.count(f'report.{counted_as(document)}', n)})",
+                )
                 self._codes(rows)
         if document["illegal"]:
             self._title(self._label("report.illegal"))
@@ -457,8 +460,12 @@ class _Printer:
         if not document["unseen"] and not document["troubled"]:
             return
         self._title(self._label("report.unseen"))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(width=8, justify="right", no_wrap=True)
+        grid.add_column(ratio=1, overflow="fold")
         for name, entry in document["unseen"].items():
-            self._line(f"  {self._language.number(entry['count']):>6}  {self._label(f'unseen.{name}')}")
+            grid.add_row(self._language.number(entry["count"]), self._label(f"unseen.{name}"))
+        self._console.print(grid)
         for row in document["troubled"]:
             self._line(f"  {visible(row['source'])}: {trouble_text(row, self._language)}")
 

@@ -28,8 +28,8 @@ Objects = npt.NDArray[np.object_]
 NONE, STATUS, EMPTY, SHORT, CUT = (
     RECEIVED.index(kind) for kind in (Received.NONE, Received.STATUS, Received.EMPTY, Received.SHORT, Received.CUT)
 )
-MISSING, REJECTED, FAILED = (
-    HANDSHAKES.index(kind) for kind in (Handshake.MISSING, Handshake.REJECTED, Handshake.FAILED)
+MISSING, REJECTED, FAILED, SEALED = (
+    HANDSHAKES.index(kind) for kind in (Handshake.MISSING, Handshake.REJECTED, Handshake.FAILED, Handshake.SEALED)
 )
 
 CLOSE, PEER_FIN, PEER_RST, OWN_RST, OWN_CLOSE, ANSWER, NOTHING = range(7)
@@ -108,6 +108,7 @@ def classify(
         confidence[hit] = sure if how != Provenance.UNDETERMINED else None
         undecided[hit] = False
 
+    is_unseen = (handshake == MISSING) | (handshake == SEALED)
     status, empty = p["close"] == STATUS, p["close"] == EMPTY
     has_close = p["close"] != NONE
     has_sent = e["close"] != NONE
@@ -168,7 +169,7 @@ def classify(
 
     # 1 to 3, 10, 11, 27, 30, 34: a Close that E read; less sure where nothing shows that it arrived, where earlier
     # frames were not seen, or where E threw the transport away, or failed TLS, without an answer
-    shaky = p["found_again"] | (handshake == MISSING) | own_hidden | ~p["close_acked"] & ~has_replied
+    shaky = p["found_again"] | is_unseen | own_hidden | ~p["close_acked"] & ~has_replied
     shaky |= ((e["rst_packet"] > p["close_packet"]) | p["tls_failed"]) & ~has_replied & ~crossed(p, e)
     decide_read(shaky, Confidence.MEDIUM)
     decide_read(has_close, Confidence.HIGH)
@@ -177,10 +178,10 @@ def classify(
 
     # 28 and the unaligned half of 35: missing bytes may hide a Close
     decide(p["seen"] & p["lost"], None, undone, Evidence.GAP, NOTHING)
-    decide(p["seen"] & ended & (handshake == MISSING) & ~p["aligned"], None, undone, Evidence.GAP, NOTHING)
+    decide(p["seen"] & ended & is_unseen & ~p["aligned"], None, undone, Evidence.GAP, NOTHING)
 
     # 4 to 6: no Close, and P to E complete to its end
-    for level, at_level in ((Confidence.HIGH, handshake != MISSING), (Confidence.MEDIUM, handshake == MISSING)):
+    for level, at_level in ((Confidence.HIGH, ~is_unseen), (Confidence.MEDIUM, is_unseen)):
         decide(by_fin & at_level, 1006, made_up, Evidence.NO_CLOSE_FIN, PEER_FIN, level)
         decide(by_rst & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, PEER_RST, level)
         decide(by_own_rst & e["rst_acks"] & at_level, 1006, made_up, Evidence.NO_CLOSE_RST, OWN_RST, level)
@@ -198,7 +199,7 @@ def classify(
         evidence[(evidence == end) & by_stream] = why
 
     # 34, 35: without a handshake nothing is sure
-    confidence[(handshake == MISSING) & (confidence == Confidence.HIGH)] = Confidence.MEDIUM
+    confidence[is_unseen & (confidence == Confidence.HIGH)] = Confidence.MEDIUM
 
     has_row = ~refused if is_client else ~refused & ~np.isin(handshake, (REJECTED, FAILED))
     return Views(code, provenance, evidence, confidence, moment, has_row)

@@ -88,6 +88,7 @@ class _Story(NamedTuple):
     ended_by: list[Endpoint | None]
     ended_ns: npt.NDArray[np.int64]
     opened_ns: npt.NDArray[np.int64]
+    has_opened: npt.NDArray[np.bool_]
     anomalies: list[int]
 
 
@@ -165,9 +166,11 @@ def to_tables(
     ]
     for side in (CLIENT, SERVER):
         opaque.put_views(views[side], finished.told, side)
+        if finished.sealed.any():
+            opaque.put_sealed(views[side], finished.sealed, state == handshake.COMPLETE, (sent[0], sent[1]), side)
     story = _tell(finished, sent, closes, state, answer_bits)
     names = _Names(finished)
-    connections = _connections_table(finished, closes, state, views, story, heads, names, sent, catalogue, files)
+    connections = _connections_table(finished, closes, state, views, story, heads, names, catalogue, files)
     return _closes_table(finished, closes, views, story, heads, names, files), connections
 
 
@@ -188,13 +191,16 @@ def _tell(
     moments = np.where(moments == 0, np.iinfo(np.int64).max, moments)
     first = moments.argmin(axis=0)
     has_ended = (moments.min(axis=0) < np.iinfo(np.int64).max) & ~finished.superseded
+    # a side of an HTTP/2 stream that is sealed may have ended it before whatever was seen
+    is_hidden = (connections["http2_stream"] > 0) & (finished.sealed & ~finished.by_stream).any(axis=1)
+    has_ended &= ~is_hidden
     ended_ns = np.where(has_ended, times[first, np.arange(n)], 0)
     by_stream = np.take_along_axis(finished.by_stream, first[:, None] // 2, axis=1)[:, 0].tolist()
     end = [ENDS[of_stream][at % 2] for at, of_stream in zip(first.tolist(), by_stream, strict=True)]
     ended_by: list[Endpoint | None] = [Endpoint.CLIENT if at < 2 else Endpoint.SERVER for at in first.tolist()]
     for i in np.flatnonzero(~has_ended).tolist():
         ended_by[i] = None
-        if finished.superseded[i]:
+        if finished.superseded[i] or is_hidden[i]:
             end[i] = End.UNKNOWN
         elif finished.evicted[i]:
             end[i] = End.EVICTED
@@ -224,6 +230,8 @@ def _tell(
 
     opened_ns = np.where(connections["opened_ns"] > 0, connections["opened_ns"], connections["request_ns"])
     opened_ns = np.where(opened_ns > 0, opened_ns, flows["first_ns"])
+    # of what was never opened only the first exchange can be said, if there was one
+    has_opened = ~is_told | (connections["opened_ns"] > 0)
     anomalies = _conduct(finished, sent, closes, answer_bits, has_crossed, ended_ns, has_ended, first)
     anomalies = [0 if told else bits for told, bits in zip(is_told.tolist(), anomalies, strict=True)]
     return _Story(
@@ -232,6 +240,7 @@ def _tell(
         ended_by,
         ended_ns,
         opened_ns,
+        has_opened,
         anomalies,
     )
 
@@ -271,7 +280,7 @@ def _conduct(
     return result
 
 
-def _diagnose(views: classify.Views, sent: list[Rows], story: _Story, side: int, catalogue: Catalogue) -> list[str]:
+def _diagnose(finished: Finished, views: classify.Views, story: _Story, side: int, catalogue: Catalogue) -> list[str]:
     """Key of the documented text for every view of one endpoint."""
     endpoint = (Endpoint.CLIENT, Endpoint.SERVER)[side]
     return [
@@ -280,8 +289,8 @@ def _diagnose(views: classify.Views, sent: list[Rows], story: _Story, side: int,
             evidence=evidence,
             provenance=provenance,
             endpoint=endpoint,
-            sent=RECEIVED[own],
-            received=RECEIVED[came],
+            sent=own,
+            received=came,
             initiator=initiator,
             end=end,
             ended_by=ended_by or Endpoint.UNKNOWN,
@@ -290,8 +299,8 @@ def _diagnose(views: classify.Views, sent: list[Rows], story: _Story, side: int,
             views.code.tolist(),
             views.evidence.tolist(),
             views.provenance.tolist(),
-            sent[side]["close"].tolist(),
-            sent[1 - side]["close"].tolist(),
+            _closes_sent(finished, side),
+            _closes_sent(finished, 1 - side),
             story.initiator,
             story.end,
             story.ended_by,
@@ -301,10 +310,10 @@ def _diagnose(views: classify.Views, sent: list[Rows], story: _Story, side: int,
 
 
 def _diagnose_connections(
-    views: list[classify.Views], sent: list[Rows], story: _Story, catalogue: Catalogue
+    finished: Finished, views: list[classify.Views], story: _Story, catalogue: Catalogue
 ) -> list[str]:
     """Per connection the text for whoever did not begin the end: it names what happened to them."""
-    of_client, of_server = (_diagnose(views[side], sent, story, side, catalogue) for side in (CLIENT, SERVER))
+    of_client, of_server = (_diagnose(finished, views[side], story, side, catalogue) for side in (CLIENT, SERVER))
     return [
         of_server[i] if initiator == Initiator.CLIENT and views[SERVER].has_row[i] else of_client[i]
         for i, initiator in enumerate(story.initiator)
@@ -374,7 +383,7 @@ def _closes_table(
         "initiator": same(lambda: story.initiator),
         "end": same(lambda: story.end),
         "ended_by": same(lambda: story.ended_by),
-        "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, known_end)),
+        "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, known_end & story.has_opened)),
         "client": same(lambda: names.client),
         "server": same(lambda: names.server),
         "host": same(heads.of_request("host")),
@@ -434,7 +443,6 @@ def _connections_table(
     story: _Story,
     heads: _Heads,
     names: _Names,
-    sent: list[Rows],
     catalogue: Catalogue,
     files: Numbering,
 ) -> Table:
@@ -461,14 +469,14 @@ def _connections_table(
         "http_status": or_none(rows["status"], rows["status"] > 0),
         **streams.columns(finished.fates, rows["http2_stream"], lambda: names.flow),
         **causes.columns(finished, views, story.initiator),
-        "opened": lambda: story.opened_ns.tolist(),
+        "opened": lambda: or_none(story.opened_ns, story.has_opened),
         "ended": lambda: or_none(story.ended_ns, known_end),
-        "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, known_end),
+        "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, known_end & story.has_opened),
         "initiator": story.initiator,
         "end": story.end,
         "ended_by": story.ended_by,
         "anomalies": lambda: [anomaly_names(bits) for bits in story.anomalies],
-        "diagnosis": lambda: _diagnose_connections(views, sent, story, catalogue),
+        "diagnosis": lambda: _diagnose_connections(finished, views, story, catalogue),
     }
     for side in (CLIENT, SERVER):
         columns |= _side_columns(finished, closes[side], views[side], files, side)
@@ -486,7 +494,7 @@ def _side_columns(
     walk = finished.sides[:, side]
     has_close = walk["close"] != frames.NO_CLOSE
     has_code = view.has_row & (view.provenance != Provenance.UNDETERMINED)
-    is_read = ~opaque.is_told(finished.told)
+    is_read = ~opaque.is_told(finished.told) & ~(finished.sealed[:, side] & (walk["frames"] == 0))
     return {
         f"{name}_close": lambda: _closes_sent(finished, side),
         f"{name}_close_code": closes.codes,
@@ -521,7 +529,7 @@ def _name_alert(told: Told | None) -> str | None:
 def _closes_sent(finished: Finished, side: int) -> list[Received]:
     """What the first Close of one side was."""
     kinds = [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()]
-    return opaque.received_names(finished.told, kinds, side)
+    return opaque.received_names(finished.told, finished.sealed, kinds, side)
 
 
 def _timings(finished: Finished, story: _Story, known_end: classify.Mask) -> dict[str, list[Any]]:

@@ -130,6 +130,9 @@ def handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anom
     unanswered = state == handshake.PENDING
     state[unanswered] = handshake.FAILED
     state[unanswered & (sent[CLIENT]["frames"] > 0)] = handshake.MISSING_HANDSHAKE
+    # the answer, or the request, may stand in what was not opened
+    is_half = finished.sealed.any(axis=1)
+    state[is_half & (unanswered | (state == handshake.MISSING_HANDSHAKE))] = handshake.SEALED_HANDSHAKE
     wrong = np.array([bool(bits) for bits in answer_bits], bool)
     client, server = sent
     by_client = _first_packet(client["fin_packet"], client["rst_packet"])

@@ -69,7 +69,7 @@ class Opaque:
 
         """
         is_asserted = self._asserted.holds(place)
-        if not session.is_established and int(row["phase"]) < ASKED:
+        if _came_to_nothing(session, row):
             return _failed(session) if is_asserted or place in self._seen else None
         told = sealed.judge(
             row,
@@ -84,6 +84,15 @@ class Opaque:
             return None
         self.see(place)
         return told
+
+    def has_failed(self, session: "Session", row: Rows) -> bool:
+        """Whether TLS ended with an alert before it was established; `judge` tells of it where the server is known."""
+        return _came_to_nothing(session, row) and _failed(session) is not None
+
+
+def _came_to_nothing(session: "Session", row: Rows) -> bool:
+    """Whether nothing was ever asked for."""
+    return not session.is_established and int(row["phase"]) < ASKED
 
 
 def _failed(session: "Session") -> Told | None:
@@ -123,6 +132,9 @@ def _ends(cutters: Rows, streams: Rows) -> tuple[Rows, Rows]:
 
 WITHOUT_END = (Evidence.OPEN_END, Evidence.VANISHED, Evidence.EVICTED, Evidence.GAP)
 
+BY_ABSENCE = (Evidence.NO_CLOSE_FIN, Evidence.NO_CLOSE_RST, Evidence.STREAM_END, Evidence.STREAM_RESET)
+"""Claims that rest on no Close having been seen."""
+
 TLS_FAILED = 1015
 """What an endpoint makes up where TLS could not be established (RFC 6455 section 7.4.1)."""
 
@@ -154,11 +166,39 @@ def put_views(views: Views, told: Sequence[Told | None], endpoint: int) -> None:
         views.confidence[i], views.moment[i] = one.confidence[endpoint] if code else None, moment
 
 
+def put_sealed(views: Views, sealed: Rows, has_opened: classify.Mask, sides: tuple[Rows, Rows], endpoint: int) -> None:
+    """Take back what is claimed of streams that keys opened in one direction only, or in part.
+
+    No Close proves nothing in what is sealed; nor does the silence of a side that may never have been let in.
+
+    Args:
+        views: Of one endpoint; changed in place.
+        sealed: Which side is sealed, shape (n, 2).
+        has_opened: Whether the opening handshake is known to have succeeded.
+        sides: SENT of the client and of the server.
+        endpoint: 0 for the client, 1 for the server.
+
+    """
+    peer = sides[1 - endpoint]
+    unread = sealed[:, 1 - endpoint] & (peer["close"] == classify.NONE)
+    unread |= sealed[:, endpoint] & ~has_opened & (peer["frames"] == 0)
+    never_read = sealed[:, 1 - endpoint] & (peer["frames"] == 0)
+    for i in np.flatnonzero(unread | never_read).tolist():
+        if not (views.evidence[i] in BY_ABSENCE or (never_read[i] and views.evidence[i] == Evidence.GAP)):
+            continue
+        views.code[i], views.provenance[i], views.evidence[i] = 0, Provenance.UNDETERMINED, Evidence.SEALED
+        views.confidence[i], views.moment[i] = None, classify.NOTHING
+
+
 def is_told(told: Sequence[Told | None]) -> classify.Mask:
     """Connections that were never opened."""
     return np.array([one is not None for one in told], bool)
 
 
-def received_names(told: Sequence[Told | None], known: list[Received], side: int) -> list[Received]:
-    """What Close each side sent, by what was told where nothing was opened."""
-    return [kind if one is None else one.sent[side] for one, kind in zip(told, known, strict=True)]
+def received_names(told: Sequence[Told | None], sealed: Rows, known: list[Received], side: int) -> list[Received]:
+    """What Close each side sent, by what was told where nothing was opened; none where it is sealed is no knowledge."""
+    unread = Received.UNKNOWN, Received.NONE
+    return [
+        (unread[0] if is_sealed and kind == unread[1] else kind) if one is None else one.sent[side]
+        for one, is_sealed, kind in zip(told, sealed[:, side].tolist(), known, strict=True)
+    ]

@@ -271,7 +271,15 @@ def judge(
     )
     unknown = Received.UNKNOWN
     silent = Told(
-        likely, likelihood, Initiator.UNKNOWN, (unknown, unknown), (Evidence.SEALED,) * 2, (None, None), (0, 0), (0, 0)
+        likely,
+        likelihood,
+        Initiator.UNKNOWN,
+        (unknown, unknown),
+        (Evidence.SEALED, Evidence.SEALED),
+        (None, None),
+        (0, 0),
+        (0, 0),
+        opened_ns=int(row["response_ns"]),
     )
     is_padded = version == TLS_1_3 and int(row["records"]) >= PADDED_RECORDS and int(row["padding"]) >= MIN_PADDING
     may_be_h2 = selected == "h2" or ("h2" in offers and selected != "http/1.1")
