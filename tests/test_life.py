@@ -169,7 +169,7 @@ def test_events_are_those_that_the_tables_count(capture, tmp_path):
         agree(row, found)
         ends = [e for e in found.events if e.kind in ENDS]
         if row["end"] in ENDS:
-            assert (ends[0].kind, ends[0].side, ends[0].ts_ns) == (row["end"], row["ended_by"], row["ended"])
+            assert (ends[0].kind, ends[0].side, ends[0].ts_ns) == (ENDS[row["end"]], row["ended_by"], row["ended"])
         else:
             assert ends == []
         for side in (CLIENT, SERVER):
