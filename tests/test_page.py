@@ -618,7 +618,7 @@ def test_cell_for_a_notebook(opened, documents):
     selectors = re.findall(r"^(.*?)\{", cell.split("<style>")[1].split("</style>")[0], flags=re.M)
     assert all(part.strip().startswith(".wsclose-cell") for line in selectors for part in line.split(","))
     browser = opened(text=f'<!DOCTYPE html><meta charset="utf-8"><body>{cell}</body>')
-    assert browser.find_element(By.CLASS_NAME, "headline").text.startswith("49 WebSocket connections")
+    assert browser.find_element(By.CLASS_NAME, "headline").text.startswith("64 WebSocket connections")
     assert len(browser.find_elements(By.TAG_NAME, "table")) == 3
     assert "1006 Abnormal Closure" in browser.find_element(By.CLASS_NAME, "findings").text
     one = html.render_cell(documents["one"], languages.load("en"))

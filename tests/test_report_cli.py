@@ -276,7 +276,7 @@ def test_explain_and_compare_speak_it_too(lang):
 def test_a_condition_that_is_met_exits_3_and_says_so():
     done = wsclose("report", SAMPLES, "--fail-on", "code=1006 share>5%")
     assert done.returncode == 3
-    assert b"--fail-on 'code=1006 share>5%' is met: client: 13 of 55 views, 23.6 %" in done.stderr
+    assert b"--fail-on 'code=1006 share>5%' is met: client: 23 of 67 views, 34.3 %" in done.stderr
     assert done.stdout
     quiet = wsclose("report", SAMPLES, "-q", "--fail-on", "code=1006 count>100", "--fail-on", "code=1000")
     assert (quiet.returncode, quiet.stderr) == (3, b"")
@@ -385,7 +385,7 @@ def test_the_life_of_one_connection_is_drawn(tmp_path):
 def test_life_asks_which_connection_where_there_are_several():
     done = wsclose("plot", "life", SAMPLES, "--format", "svg")
     assert done.returncode == 2
-    assert done.stderr.startswith(b"wsclose: 49 connections: name one of ")
+    assert done.stderr.startswith(b"wsclose: 64 connections: name one of ")
     none = wsclose("plot", "life", SAMPLES, "--connection", "2031", "--format", "svg")
     assert none.stderr == b"wsclose: no connection begins with 2031\n"
 
