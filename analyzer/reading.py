@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 from analyzer import kernel, series, sources
 from analyzer.capture.container import Chunk, Reader
+from analyzer.capture.finished import Finished
 from analyzer.capture.numbering import Numbering
-from analyzer.capture.tracker import MAX_FLOWS, Finished, Tracker
+from analyzer.capture.tracker import MAX_FLOWS, Tracker
 from analyzer.errors import CaptureError, UsageError
 from analyzer.keys import KeyRing
 from analyzer.knowledge import catalogue as knowledge

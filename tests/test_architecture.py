@@ -52,7 +52,7 @@ ORDER = [
     *("capture.half", "capture.agreement", "capture.tls", "capture.lane"),
     *("capture.http2_event", "capture.http2_frame", "capture.http2_head", "capture.http2"),
     "capture.fate",
-    *("capture.unwrap", "capture.tracker"),
+    *("capture.unwrap", "capture.finished", "capture.tables", "capture.tracker"),
     *("capture.life", "capture.writer", "capture.extract"),
     *("knowledge.catalogue", "knowledge.language", "knowledge.timers"),
     *("verdict.sealed", "verdict.classify", "verdict.opaque", "verdict.statement"),

@@ -29,7 +29,7 @@ from packets import (
 )
 from reading import analyze
 
-from analyzer.capture import flowtable, handshake, reassemble, tracker
+from analyzer.capture import flowtable, handshake, reassemble, tables
 from analyzer.capture.container import Reader
 from analyzer.capture.head import KEPT_HEAD_BYTES, KEPT_LINE_BYTES, parse_head, parse_request, shorten
 from analyzer.capture.tracker import Tracker
@@ -197,7 +197,7 @@ def test_what_fits_is_put_in_order():
 @pytest.mark.parametrize(("name", "limit"), [("MAX_POOL_BYTES", 400), ("MAX_POOL_SEGMENTS", 50)])
 def test_pool_limit_drops_and_counts(monkeypatch, name, limit):
     """Segments that came too early, over all connections: beyond the limit they are dropped and counted."""
-    monkeypatch.setattr(tracker, name, limit)
+    monkeypatch.setattr(tables, name, limit)
     closes, own = follow(backwards(2000).packets)
     assert own.n_dropped_segments > 1000
     assert len(own._pool) <= 1 << 16

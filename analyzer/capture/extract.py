@@ -7,8 +7,8 @@ them. Reads the captures twice: to learn when the TCP connection ends, then to c
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from analyzer.capture.finished import Finished
 from analyzer.capture.life import NarrowTracker, Wanted, parse_wanted
-from analyzer.capture.tracker import Finished
 from analyzer.capture.writer import PcapngWriter
 from analyzer.errors import UsageError
 from analyzer.keys import KeyRing

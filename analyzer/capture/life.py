@@ -18,9 +18,10 @@ import numpy.typing as npt
 from analyzer import series, sources
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble
 from analyzer.capture.container import Chunk, Reader
+from analyzer.capture.finished import Finished
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.sealed import Told
-from analyzer.capture.tracker import Finished, Tracker
+from analyzer.capture.tracker import Tracker
 from analyzer.errors import UsageError
 from analyzer.keys import KeyRing
 from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Received, Rows, Table

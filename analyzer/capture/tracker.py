@@ -1,33 +1,25 @@
 """The loop: chunks of a capture in, finished WebSocket connections out, in bounded memory.
 
-Owns the arrays that the steps work on and grows or empties them when a step asks for room. A `Tracker` pickles, so a
-long run can be interrupted and taken up again.
+Calls the steps, and gives them room in the tables when they ask for it. A `Tracker` pickles, so a long run can be
+interrupted and taken up again.
 """
 
-from secrets import randbits
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
+from analyzer.capture.finished import Finished
 from analyzer.capture.head import Request, Response, allowed_rsv, shorten
 from analyzer.capture.mark import EVERYTHING, Place
 from analyzer.capture.sealed import Told
 from analyzer.capture.segments import Segmenter
+from analyzer.capture.tables import Tables
 from analyzer.model import (
-    CONNECTION,
-    CUTTER,
-    FLOW,
-    LAYER,
-    OPENING,
-    PARKED,
     RECEIVED,
-    RECORD,
     SEALED,
-    SIDE,
     SPAN,
-    STREAM,
     Counter,
     Evidence,
     Octets,
@@ -43,13 +35,11 @@ if TYPE_CHECKING:
 MAX_FLOWS = 1 << 18
 """TCP connections that may be open at once; beyond it the quarter that was idle longest is dropped."""
 
+FIRST_FLOWS = 512
+"""TCP connections that there is room for at the beginning."""
+
 MAX_DROPPED_MARKS = 1 << 20
 """Flows with data that a limit dropped and that are remembered, so that their later packets are not counted again."""
-
-MAX_POOL_BYTES = 1 << 26
-"""Bytes of segments that came too early, over all connections."""
-
-MAX_POOL_SEGMENTS = 1 << 18
 
 SWEEP_AFTER_PACKETS = 100_000
 """How many packets pass between two looks for connections that have ended: rows are made a thousand at a time."""
@@ -71,34 +61,6 @@ GOES_ON, SUPERSEDED, ENDED = 0, 1, 2
 """CONNECTION `finished`: another one followed it on the same TCP connection; its HTTP/2 stream is over."""
 
 
-class Finished(NamedTuple):
-    """WebSocket connections that are over, all arrays with one row per connection.
-
-    `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
-    is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
-    8441 section 5); `fates` is what else HTTP/2 tells, None elsewhere. `told` is what is said of TLS that could not be
-    opened, `sealed` a side whose TLS stayed closed, throughout or from some record on, while anything of the connection
-    was opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an attempt
-    after which the same TCP connection carried another one.
-    """
-
-    connections: Rows
-    flows: Rows
-    streams: Rows
-    sides: Rows
-    requests: list[bytes | Request | None]
-    responses: list[bytes | Response | None]
-    wraps: "list[Wrap | None]"
-    told: list[Told | None]
-    sealed: Rows
-    by_stream: Rows
-    heard_pos: Rows
-    fates: "list[Fate | None]"
-    evicted: Rows
-    superseded: Rows
-    vanished: Rows
-
-
 def _read_only(array: Octets) -> Octets:
     view = array.view()
     view.flags.writeable = False
@@ -110,7 +72,7 @@ def _as_words(data: Octets) -> Rows:
     return data[: len(data) & ~7].view(np.int64)
 
 
-class Tracker:
+class Tracker(Tables):
     """Follows every TCP connection of one capture and gives out the WebSocket connections among them as they end.
 
     Attributes:
@@ -137,37 +99,15 @@ class Tracker:
             judge: Decides what is said of TLS that was never opened; without it, nothing is.
 
         """
+        super().__init__(min(FIRST_FLOWS, max_flows))
         self._max_flows = max_flows
         self._ports = np.array(sorted(ports), np.int64)
-        self._keys = np.array([randbits(64) | 1 for _ in range(9)], np.uint64)
         self._segmenter = Segmenter()
         self._spans = np.zeros(reassemble.SPANS, SPAN)
-        self._state = np.zeros(flowtable.STATE_SIZE, np.int64)
-        self._state[flowtable.MAY_PARK] = 1
-        self._opening_state = np.zeros(handshake.OPENING_STATE_SIZE + 1, np.int64)
-        self._flows = np.zeros(0, FLOW)
-        self._streams = np.zeros(0, STREAM)
-        self._free = np.zeros(0, np.int32)
-        self._slots = np.zeros(0, np.int32)
-        self._connections = np.zeros(0, CONNECTION)
-        self._sides = np.zeros(0, SIDE)
-        self._free_connections = np.zeros(0, np.int32)
-        self._parked = np.zeros(256, PARKED)
-        self._pool = np.zeros(1 << 16, np.uint8)
         self._dropped = np.zeros(1, np.int64)
-        self._heads = np.zeros(0, np.uint8)
-        self._free_heads = np.zeros(0, np.int32)
-        self._openings = np.zeros(0, OPENING)
         self._pending: list[Finished] = []
         self._requests: dict[int, bytes | Request] = {}
         self._responses: dict[int, bytes | Response] = {}
-        self._layers = np.zeros(0, LAYER)
-        self._cutters = np.zeros(0, CUTTER)
-        self._free_layers = np.zeros(0, np.int32)
-        self._records = np.zeros(records.RECORDS, RECORD)
-        self._arena = np.zeros(1 << 16, np.uint8)
-        self._layer_state = records.new_state()
-        self._shapes = np.zeros(0, SEALED)
         self._secrets = secrets
         self._decider = judge
         self._layer_state[records.KEEPS_ALL] = judge is not None and judge.is_asserting
@@ -185,10 +125,6 @@ class Tracker:
         self.n_tls_failed = 0
         self.n_midstream = 0
         self.n_evicted = 0
-        self._grow_flows(min(512, max_flows))
-        self._grow_connections(64)
-        self._grow_heads(handshake.FIRST_HEAD_SLOTS)
-        self._grow_layers(16)
 
     @property
     def n_flows(self) -> int:
@@ -411,19 +347,6 @@ class Tracker:
         state[handshake.FREE_HEADS] += n
         state[handshake.N_OPENINGS] = 0
 
-    def _make_room_for_heads(self) -> None:
-        """More slots, or at the limit all incomplete heads are dropped and counted."""
-        n = len(self._free_heads)
-        if n < handshake.MAX_HEAD_SLOTS:
-            self._grow_heads(n)
-            return
-        held = self._streams["head"] >= 0
-        self._opening_state[handshake.SKIPPED_HEADS] += int(held.sum())
-        self._streams["head"][held] = -1
-        self._streams["head_bytes"][held] = 0
-        self._free_heads[:] = np.arange(n)
-        self._opening_state[handshake.FREE_HEADS] = n
-
     def _make_room_for_flows(self) -> list[Finished]:
         """More rows, or at the limit the flows that were idle longest leave."""
         n = len(self._flows)
@@ -442,88 +365,6 @@ class Tracker:
             flowtable.remember_flows(chosen, self._flows, self._streams, self._dropped, self._keys)
             finished += self._collect(chosen, is_evicted=True)
         return finished
-
-    def _make_room_in_pool(self, n_bytes: int, n_segments: int) -> None:
-        """Move what is parked together, then grow; at the limit nothing more is parked until some has left."""
-        state = self._state
-        moved = np.empty(len(self._parked), np.int32)
-        reassemble.compact_pool(self._streams, self._parked, self._pool, moved, state)
-        n_bytes += int(state[flowtable.POOL_USED])
-        n_segments += int(state[flowtable.N_PARKED])
-        state[flowtable.MAY_PARK] = n_bytes <= MAX_POOL_BYTES and n_segments <= MAX_POOL_SEGMENTS
-        if not state[flowtable.MAY_PARK]:
-            return
-        while len(self._pool) < 2 * n_bytes:
-            self._pool = np.concatenate([self._pool, np.zeros(len(self._pool), np.uint8)])
-        while len(self._parked) < 2 * n_segments:
-            self._parked = np.concatenate([self._parked, np.zeros(len(self._parked), PARKED)])
-
-    def _grow_flows(self, n_more: int) -> None:
-        n = len(self._flows)
-        self._flows = np.concatenate([self._flows, np.zeros(n_more, FLOW)])
-        self._streams = np.concatenate([self._streams, np.zeros(2 * n_more, STREAM)])
-        self._streams["head"][2 * n :] = -1
-        free = self._free[: self._state[flowtable.N_FREE]]
-        # the lowest index is taken first
-        self._free = np.concatenate([np.arange(n, n + n_more, dtype=np.int32)[::-1], free, np.zeros(n, np.int32)])
-        self._free = self._free[: n + n_more].astype(np.int32)
-        self._state[flowtable.N_FREE] = len(free) + n_more
-        self._fill_slots()
-
-    def _fill_slots(self) -> None:
-        size = 1024
-        while size < 4 * len(self._flows):
-            size *= 2
-        self._slots = np.full(size, flowtable.EMPTY, np.int32)
-        flowtable.fill_slots(self._slots, self._flows, self._keys, self._state)
-
-    def _grow_connections(self, n_more: int) -> None:
-        n = len(self._connections)
-        self._connections = np.concatenate([self._connections, np.zeros(n_more, CONNECTION)])
-        self._sides = np.concatenate([self._sides, np.zeros(2 * n_more, SIDE)])
-        free = self._free_connections[: self._opening_state[handshake.FREE_CONNECTIONS]]
-        self._free_connections = np.zeros(n + n_more, np.int32)
-        self._free_connections[:n_more] = np.arange(n + n_more - 1, n - 1, -1)
-        self._free_connections[n_more : n_more + len(free)] = free
-        self._opening_state[handshake.FREE_CONNECTIONS] = n_more + len(free)
-
-    def _grow_heads(self, n_more: int) -> None:
-        n = len(self._free_heads)
-        self._heads = np.concatenate([self._heads, np.zeros(n_more * handshake.MAX_HEAD_BYTES, np.uint8)])
-        free = self._free_heads[: self._opening_state[handshake.FREE_HEADS]]
-        self._free_heads = np.zeros(n + n_more, np.int32)
-        self._free_heads[: len(free)] = free
-        self._free_heads[len(free) : len(free) + n_more] = np.arange(n, n + n_more)
-        self._opening_state[handshake.FREE_HEADS] = len(free) + n_more
-        self._openings = np.concatenate([self._openings, np.zeros(n_more, OPENING)])
-
-    def _grow_layers(self, n_more: int) -> None:
-        n, state = len(self._layers), self._layer_state
-        self._layers = np.concatenate([self._layers, np.zeros(n_more, LAYER)])
-        self._cutters = np.concatenate([self._cutters, np.zeros(2 * n_more, CUTTER)])
-        self._cutters["off"][2 * n :] = -1
-        self._shapes = np.concatenate([self._shapes, np.zeros(n_more, SEALED)])
-        free = self._free_layers[: state[records.FREE_LAYERS]]
-        self._free_layers = np.concatenate([np.arange(n + n_more - 1, n - 1, -1), free, np.zeros(n)]).astype(np.int32)
-        state[records.FREE_LAYERS] = n_more + len(free)
-        state[records.MAY_GROW] = n + n_more < records.MAX_LAYERS
-
-    def _has_room_for_records(self) -> bool:
-        """Whether more records may come before those that wait are taken away: the more at once, the faster."""
-        n, used = int(self._layer_state[records.N_RECORDS]), int(self._layer_state[records.ARENA_USED])
-        return n + 2 <= len(self._records) and used < records.ENOUGH_ARENA_BYTES
-
-    def _make_room_in_arena(self, n_bytes: int) -> None:
-        """Room for another record or segment; at the limit no more are gathered until some were taken away."""
-        needed = int(self._layer_state[records.ARENA_USED]) + max(records.MAX_GATHERED_BYTES, n_bytes)
-        while len(self._arena) < min(needed, records.MAX_ARENA_BYTES):
-            self._arena = np.concatenate([self._arena, np.zeros(len(self._arena), np.uint8)])
-        self._layer_state[records.MAY_GATHER] = needed <= len(self._arena)
-
-    def layer(self, index: int) -> Rows:
-        """A LAYER row."""
-        row: Rows = self._layers[index]
-        return row
 
     def begin_stream(self, flow: int, client: int, event: "Requested") -> int:
         """Take a CONNECTION row for a WebSocket on an HTTP/2 stream; its index, -1 where there are too many."""
@@ -639,13 +480,6 @@ class Tracker:
         self.n_tls_failed += int(has_failed.sum())
         self.n_encrypted += int((is_tls & ~is_open & ~is_half & ~has_failed).sum())
 
-    def _release_candidates(self, candidates: Rows) -> None:
-        """Give back the rows of flows that were never recognised."""
-        chosen = candidates[candidates >= 0]
-        self._connections["in_use"][chosen] = 0
-        self._free_some(chosen)
-        self._opening_state[handshake.N_CANDIDATES] -= len(chosen)
-
     def _tell(self, flow: int) -> bool:
         """Say what can be said of a TLS connection that was never opened; whether there is anything."""
         row = self._flows[flow]
@@ -710,13 +544,6 @@ class Tracker:
             self._free_layers[state[records.FREE_LAYERS]] = layer
             state[records.FREE_LAYERS] += 1
 
-    def _free_some(self, chosen: Rows) -> None:
-        """Enter these CONNECTION rows among the free ones."""
-        state = self._opening_state
-        free = int(state[handshake.FREE_CONNECTIONS])
-        self._free_connections[free : free + len(chosen)] = chosen
-        state[handshake.FREE_CONNECTIONS] += len(chosen)
-
     def _superseded(self, over: Rows | None = None) -> Rows:
         """Connections to which nothing more can happen while their flow goes on.
 
@@ -738,14 +565,6 @@ class Tracker:
             waits[i] = not unwrapper.is_settled(int(found[i]), int(acked[places[0]]), int(acked[places[1]]))
         settled: Rows = found[~waits]
         return settled
-
-    def _release_heads(self, ended: Rows) -> None:
-        """Give back the slots of heads that never became complete."""
-        indexes = np.concatenate([2 * ended, 2 * ended + 1])
-        for slot in self._streams["head"][indexes][self._streams["head"][indexes] >= 0].tolist():
-            self._free_heads[self._opening_state[handshake.FREE_HEADS]] = slot
-            self._opening_state[handshake.FREE_HEADS] += 1
-        self._streams["head"][indexes] = -1
 
     def _gather(self, chosen: Rows, *, is_evicted: bool) -> Finished:
         """Copy the rows of these connections and make their places free."""

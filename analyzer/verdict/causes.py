@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.capture.tracker import Finished
+from analyzer.capture.finished import Finished
 from analyzer.model import Cause, Confidence, Evidence, Initiator, Values
 from analyzer.verdict.classify import Views
 

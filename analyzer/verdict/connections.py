@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
+from analyzer.capture.finished import Finished
 from analyzer.capture.head import check_answer, parse_request, parse_response
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.sealed import Told
-from analyzer.capture.tracker import Finished
 from analyzer.knowledge.catalogue import Catalogue
 from analyzer.model import (
     CLOSES,

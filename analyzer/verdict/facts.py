@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake, mark
-from analyzer.capture.tracker import Finished
+from analyzer.capture.finished import Finished
 from analyzer.model import LOCAL_ONLY, RECEIVED, SENT, VIOLATIONS, Anomaly, Received, Rows, anomaly_names
 
 CLIENT, SERVER = 0, 1

@@ -1,0 +1,39 @@
+"""What comes out of a capture: WebSocket connections that are over, as the rows that the kernels wrote."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from analyzer.capture.head import Request, Response
+from analyzer.capture.sealed import Told
+from analyzer.model import Rows
+
+if TYPE_CHECKING:
+    from analyzer.capture.fate import Fate
+    from analyzer.capture.unwrap import Wrap
+
+
+class Finished(NamedTuple):
+    """WebSocket connections that are over, all arrays with one row per connection.
+
+    `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
+    is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
+    8441 section 5); `fates` is what else HTTP/2 tells, None elsewhere. `told` is what is said of TLS that could not be
+    opened, `sealed` a side whose TLS stayed closed, throughout or from some record on, while anything of the connection
+    was opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an attempt
+    after which the same TCP connection carried another one.
+    """
+
+    connections: Rows
+    flows: Rows
+    streams: Rows
+    sides: Rows
+    requests: list[bytes | Request | None]
+    responses: list[bytes | Response | None]
+    wraps: "list[Wrap | None]"
+    told: list[Told | None]
+    sealed: Rows
+    by_stream: Rows
+    heard_pos: Rows
+    fates: "list[Fate | None]"
+    evicted: Rows
+    superseded: Rows
+    vanished: Rows
