@@ -141,6 +141,7 @@ def fold_sources(
     settings: Settings,
     *,
     step_ns: int | None = None,
+    keeps_rows: bool = True,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Counts]:
@@ -149,7 +150,7 @@ def fold_sources(
     Args:
         found: From `prepare`.
         settings: How they are read.
-        step_ns: As for `Counts`.
+        step_ns: As for `Counts`, and `keeps_rows` likewise.
         jobs: Processes that may read side by side.
         progress: As for `stream`.
 
@@ -158,7 +159,7 @@ def fold_sources(
     workers = pool.n_workers(found, len(works), jobs)
     if workers == 1:
         for members in works:
-            counts = Counts(step_ns=step_ns)
+            counts = Counts(step_ns=step_ns, keeps_rows=keeps_rows)
             batches = read_series(members, settings, progress)
             try:
                 for batch in batches:
@@ -170,7 +171,7 @@ def fold_sources(
                 raise
             yield counts
         return
-    count = functools.partial(_count, settings=settings, step_ns=step_ns)
+    count = functools.partial(_count, settings=settings, step_ns=step_ns, keeps_rows=keeps_rows)
     broken = functools.partial(_count_loss, step_ns=step_ns)
     yield from _side_by_side(count, works, workers=workers, broken=broken, progress=progress)
 
@@ -222,8 +223,8 @@ def _compile_for(works: list[rotated.Series]) -> None:
                 break  # the largest decides
 
 
-def _count(members: rotated.Series, settings: Settings, step_ns: int | None) -> Counts:
-    counts = Counts(step_ns=step_ns)
+def _count(members: rotated.Series, settings: Settings, step_ns: int | None, keeps_rows: bool) -> Counts:
+    counts = Counts(step_ns=step_ns, keeps_rows=keeps_rows)
     for batch in read_series(members, settings, None):
         counts.add(*batch)
     return counts

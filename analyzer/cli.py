@@ -163,7 +163,12 @@ def report(
         try:
             if beside is None:
                 parts = analysis.fold_sources(
-                    found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
+                    found,
+                    settings,
+                    step_ns=step_ns,
+                    keeps_rows=form == "json",
+                    jobs=given.n_jobs(),
+                    progress=progress.tell,
                 )
                 for part in parts:
                     counts.merge(part)
@@ -405,7 +410,7 @@ def _draw_counts(
     refuse_overwriting(given.output, found)
     with contextlib.closing(progress_of(given, found)) as progress:
         for part in analysis.fold_sources(
-            found, settings, step_ns=step_ns, jobs=given.n_jobs(), progress=progress.tell
+            found, settings, step_ns=step_ns, keeps_rows=False, jobs=given.n_jobs(), progress=progress.tell
         ):
             counts.merge(part)
     refuse_unless_read(counts.inputs, counts.n_inputs)

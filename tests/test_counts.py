@@ -255,6 +255,14 @@ def test_timelines_merge_whatever_their_steps_have_become(monkeypatch):
         assert both.counts == {(first, cell[0]): 601, (first + 1, cell[0]): 400}
 
 
+def test_counts_are_the_same_without_rows():
+    rows = [close(1), close(2, **DONE)]
+    without = Counts(keeps_rows=False)
+    without.add(table(rows), Table(CONNECTIONS), Table(INPUTS))
+    assert without.rows == {}
+    assert (without.views, without.first, without.last) == (count(rows).views, count(rows).first, count(rows).last)
+
+
 def test_rows_kept_are_the_earliest_of_each_kind():
     rows = [close(time, record=time) for time in (5, 3, 9)] + [close(1, **DONE)]
     counts = count(rows, [close(time, record=time) for time in range(20, 60)], [close(2, record=2)])

@@ -155,6 +155,9 @@ class Timeline:
 
     def merge(self, other: "Timeline") -> None:
         """Add another one that began with the same step."""
+        if not self.counts:
+            self.step_ns, self.counts, self._steps = other.step_ns, other.counts.copy(), other._steps.copy()
+            return
         while self.step_ns < other.step_ns:
             self._coarsen()
         factor = self.step_ns // other.step_ns
@@ -268,13 +271,15 @@ class Counts:
 
     """
 
-    def __init__(self, *, step_ns: int | None = None) -> None:
+    def __init__(self, *, step_ns: int | None = None, keeps_rows: bool = True) -> None:
         """Begin with nothing.
 
         Args:
             step_ns: Step of the timeline in nanoseconds, None where the data decides.
+            keeps_rows: Whether single rows will be shown; where they are not, most columns need not be made.
 
         """
+        self._keeps_rows = keeps_rows
         self.views: Counter[tuple[Any, ...]] = Counter()
         self.first: dict[tuple[Any, ...], Example] = {}
         self.last: dict[tuple[Any, ...], int] = {}
@@ -386,7 +391,7 @@ class Counts:
             self._note_example(key, int(index[i]), closes)
             if latest[i] != -(2**63):
                 self.last[key] = max(int(latest[i]), self.last.get(key, -(2**63)))
-            if key in self.rows or len(self.rows) < KINDS_WITH_ROWS:
+            if self._keeps_rows and (key in self.rows or len(self.rows) < KINDS_WITH_ROWS):
                 self._keep_rows(key, order[ends[i] - counted[i] : ends[i]], times, records, closes)
 
     def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
