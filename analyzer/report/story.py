@@ -78,10 +78,10 @@ def sealed(document: dict[str, Any], language: Language) -> str:
 
 
 def counted_as(document: dict[str, Any]) -> str:
-    """Name of the label for what shares are of: not all were seen to be established where TLS stayed sealed."""
+    """Name of the label for what shares are of: where TLS stayed sealed, wholly or half, some were not seen to open."""
     if document["logged"]:
         return "views"
-    return "connections" if document["sealed"] else "established"
+    return "connections" if any(entry["handshake"] == "sealed" for entry in document["handshakes"]) else "established"
 
 
 def notes(document: dict[str, Any], language: Language) -> list[str]:
