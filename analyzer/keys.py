@@ -54,19 +54,20 @@ def weigh_keys(paths: Sequence[Path], sums: Mapping[str, int]) -> dict[str, Any]
         sums: Of columns of `inputs`.
 
     Returns:
-        How many connections carried TLS, how many of them were opened, whether there was any secret, and the key logs
-        that hold none; one that is not there is of no concern where nothing was encrypted.
+        How many connections carried TLS that keys might have opened, how many of them were, whether there was any
+        secret, and the key logs that hold none; one that is not there is of no concern where nothing was encrypted.
 
     """
+    n_encrypted = max(sums["tls"] - sums["skipped_tls_failed"], sums["tls_opened"])
     unusable = [(str(path), _status(path)) for path in paths]
     return {
-        "connections": sums["tls"],
+        "connections": n_encrypted,
         "opened": sums["tls_opened"],
         "has_any": sums["secrets"] > 0,
         "unusable": [
             {"source": source, "status": status}
             for source, status in unusable
-            if status is not None and (status != MISSING or sums["tls"])
+            if status is not None and (status != MISSING or n_encrypted)
         ],
     }
 

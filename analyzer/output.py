@@ -39,7 +39,7 @@ SUFFIXES = {
 }
 """What the name given to -o says about the format."""
 
-KEY_COLUMNS = ("tls", "tls_opened", "secrets")
+KEY_COLUMNS = ("tls", "tls_opened", "secrets", "skipped_tls_failed")
 """Columns of `inputs` that tell what keys were good for."""
 
 KEY_TROUBLES = {

@@ -3,7 +3,7 @@
 import datetime as dt
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analyzer.errors import UsageError
@@ -22,6 +22,9 @@ STEP_NS = {"ms": NS // 1000, "s": NS, "min": 60 * NS, "h": 3600 * NS, "d": 86400
 
 class Selection(NamedTuple):
     """Closes that pass every filter that is set; a connection passes with one of its closes.
+
+    A connection that nobody has a view of (a request that was never answered) passes by its host and its end, and not
+    where something is asked for that only views have.
 
     Attributes:
         hosts: Host headers, or the TLS server name where none was read; patterns allowed (`*.example.org`), upper and
@@ -59,17 +62,30 @@ class Selection(NamedTuple):
 
     def apply(self, closes: Table, connections: Table) -> tuple[Table, Table]:
         """The rows that pass, of closes and of the connections they belong to (one batch of both)."""
-        if self.is_everything or not len(closes):
+        if self.is_everything:
             return closes, connections
-        passing = [True] * len(closes)
+        kept = closes
+        if len(closes):
+            kept = closes.take(self._passing(closes, {"host": lambda: named_hosts(closes, connections)}))
+        if not len(connections):
+            return kept, connections
+        wanted = set(kept["connection"])
+        if not (self.codes or self.endpoints or self.provenances):
+            told = set(closes["connection"])
+            unseen = connections.take([i for i, key in enumerate(connections["connection"]) if key not in told])
+            if len(unseen):
+                own = {"host": lambda: own_hosts(unseen), "time": lambda: unseen["ended"]}
+                wanted.update(unseen.take(self._passing(unseen, own))["connection"])
+        return kept, connections.take([i for i, key in enumerate(connections["connection"]) if key in wanted])
+
+    def _passing(self, table: Table, columns: Mapping[str, Callable[[], Sequence[Any]]]) -> list[int]:
+        """Numbers of the rows that pass; `columns` are those that are not what the table has under that name."""
+        passing = [True] * len(table)
         for column, test in self._tests():
-            values = named_hosts(closes, connections) if column == "host" else closes[column]
+            values = columns[column]() if column in columns else table[column]
             verdicts = {value: test(value) for value in set(values)}
             passing = [was and verdicts[value] for was, value in zip(passing, values, strict=True)]
-        kept = closes.take([i for i, passes in enumerate(passing) if passes])
-        wanted = set(kept["connection"])
-        chosen = [i for i, connection in enumerate(connections["connection"]) if connection in wanted]
-        return kept, connections.take(chosen)
+        return [i for i, passes in enumerate(passing) if passes]
 
     def _tests(self) -> Iterable[tuple[str, Callable[[Any], bool]]]:
         if self.hosts:
@@ -85,6 +101,11 @@ class Selection(NamedTuple):
             yield "endpoint", set(self.endpoints).__contains__
         if self.provenances:
             yield "provenance", set(self.provenances).__contains__
+
+
+def own_hosts(connections: Table) -> list[str | None]:
+    """The Host header of each connection, else the server name that its client gave to TLS."""
+    return [host or sni for host, sni in zip(connections["host"], connections["sni"], strict=True)]
 
 
 def named_hosts(closes: Table, connections: Table) -> Sequence[str | None]:

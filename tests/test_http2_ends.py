@@ -290,6 +290,34 @@ def test_a_request_that_comes_behind_goaway_is_never_opened():
     assert said in sentences(both.talk, 3)
 
 
+def test_requests_that_were_never_opened_are_counted_and_found_by_their_host():
+    """Nobody has a view of them: what is not said of them here is said nowhere."""
+    found = read(SAMPLES / "h2c-goaway.pcapng", SAMPLES / "h2c-resets.pcapng", SAMPLES / "rejected-403.pcap")
+    report = found.report()
+    said = "How handshakes ended: failed (3), refused (1)"
+    assert said in report.to_text(width=80)
+    assert said in report.to_markdown().replace("\\", "")
+    path = SAMPLES / "h2c-goaway.pcapng"
+    assert read(path).report(host="127.0.0.1:33779").to_dict()["connections"] == 4
+    nothing = read(path).report(host="127.0.0.1:1")
+    assert nothing.to_dict()["connections"] == 0
+    assert "No close passes the filters." in nothing.to_text()
+
+
+def test_nothing_but_a_refused_request_passes_no_foreign_filter(tmp_path):
+    both = Streams()
+    both.open(1, status=None)
+    both.ends[1].reset_stream(1, 7)
+    both.flush()
+    both.talk.end()
+    path = tmp_path / "refused.pcap"
+    path.write_bytes(both.talk.pcap())
+    for asked, n in (({"host": "example.com"}, 1), ({"host": "nowhere"}, 0), ({"code": 1006}, 0)):
+        report = read(path).report(**asked)
+        assert report.to_dict()["connections"] == n
+        assert ("No close passes the filters." in report.to_text()) is (n == 0)
+
+
 def test_goaway_that_comes_after_the_end_of_a_stream_is_not_told_of_it():
     both = Streams()
     both.open(1)

@@ -102,6 +102,17 @@ def test_where_nothing_is_encrypted_keys_are_not_missed(tmp_path):
         assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_keys_are_not_blamed_for_tls_that_failed(sealed):
+    """No key would have opened it: the report says what does help."""
+    failed = SAMPLES / "tls13-unknown-ca.pcap"
+    _, log = sealed
+    code, said, document = report(failed, "--keys", log)
+    assert (code, said) == (0, [])
+    assert document["keys"] == {"connections": 0, "opened": 0, "has_any": True, "unusable": []}
+    assert document["unseen"]["tls_failed"]["count"] == 1
+    assert lines(wsclose("closes", failed, "--keys", log)) == []
+
+
 def test_lines_that_cannot_be_read_are_counted(sealed, tmp_path):
     path, log = sealed
     mixed = tmp_path / "mixed.log"
@@ -221,4 +232,4 @@ def test_sizes_of_what_is_searched_do_not_matter(tmp_path, monkeypatch):
     monkeypatch.setattr(keys, "SEARCH_BYTES", 100)
     log = tmp_path / "log"
     log.write_bytes(b"#" * 60 + b"\nCLIENT_RANDOM " + b"ab" * 32 + b" " + b"cd" * 48 + b"\n")
-    assert keys.weigh_keys([log], {"tls": 0, "tls_opened": 0, "secrets": 0})["unusable"] == []
+    assert keys.weigh_keys([log], {"tls": 0, "tls_opened": 0, "secrets": 0, "skipped_tls_failed": 0})["unusable"] == []

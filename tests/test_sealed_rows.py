@@ -514,3 +514,23 @@ def test_where_several_fit_they_are_named_in_their_order():
     rows = [{"connection": f"20231114T-s{n}"} for n in (11, 9, 101, 1)]
     with pytest.raises(UsageError, match=r"name one of 20231114T-s1, 20231114T-s9, 20231114T-s11, \.\.\.$"):
         find(rows, "2023")
+
+
+@pytest.mark.parametrize("name", ["tls13-normal-1000.pcap", "h2-chromium.pcapng"])
+def test_with_half_the_keys_nobody_is_said_to_have_closed_first(name, tmp_path):
+    """What came in may be the answer to a Close of the sealed side, and a request may have been refused."""
+    path = SAMPLES / name
+    lines = path.with_suffix(".keys").read_text().splitlines()
+    for side in ("CLIENT_", "SERVER_"):
+        log = tmp_path / side
+        log.write_text("\n".join(line for line in lines if line.startswith(side)))
+        report = analyzer.read(path, keys=[log], progress=False).report()
+        document = report.to_dict()
+        if not document["rows"]:
+            assert (name, side) == ("h2-chromium.pcapng", "SERVER_")
+            continue
+        assert {row["initiator"] for row in document["rows"]} == {"unknown"}
+        told = {row["diagnosis"] for row in document["rows"] if row["code"] not in (None, 1006)}
+        assert told
+        assert {key.partition(".")[2] for key in told} == {"general"}
+        assert "established connection" not in report.to_text()

@@ -41,6 +41,29 @@ def test_what_passes(filters, codes, connections):
     assert passing(select(**filters)) == (codes, connections)
 
 
+@pytest.mark.parametrize("with_others", [False, True], ids=["alone", "with others"])
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        ({"host": "busy.example"}, True),
+        ({"host": "nowhere"}, False),
+        ({"since": "1970-01-01T00:00:05Z"}, True),
+        ({"until": "1970-01-01T00:00:05Z"}, False),
+        ({"host": "busy.example", "code": 4401}, False),
+        ({"code": "none"}, False),
+        ({"endpoint": "client"}, False),
+        ({"provenance": "wire"}, False),
+    ],
+)
+def test_what_nobody_has_a_view_of_passes_by_its_host_and_end_whatever_it_came_with(filters, passes, with_others):
+    """A request that HTTP/2 refused has no view. Alone in its batch it passed every filter, else none."""
+    closes = Table(CLOSES, {name: [row[name] for row in ROWS] for name in ROWS[0]} if with_others else {})
+    columns = {"connection": ["3", "1"], "host": [None, "api.example.org:443"], "ended": [9 * NS, 11 * NS]}
+    columns["sni"] = ["busy.example", None]
+    connections = Table(CONNECTIONS, {name: values[: 1 + with_others] for name, values in columns.items()})
+    assert ("3" in select(**filters).apply(closes, connections)[1]["connection"]) is passes
+
+
 def test_provenance_passes_by_its_name():
     closes = Table(CLOSES, {"provenance": ["wire", "inferred"], "code": [1000, 1006]})
     assert list(select(provenance="inferred").apply(closes, Table(CONNECTIONS))[0]["code"]) == [1006]

@@ -25,6 +25,9 @@ PREDICATES: dict[str, frozenset[str]] = {
 }
 """Columns of a view that a diagnosis may ask for, with the values it may name."""
 
+BY_FIRST = ("from-client", "from-server")
+"""Diagnoses that say who closed of itself."""
+
 ON_WIRE = ("allowed", "never", "illegal", "registered", "private")
 
 
@@ -192,7 +195,11 @@ class Catalogue:
         if code is None:
             return f"undetermined.{view['evidence']}"
         diagnoses = self.code(code).diagnoses
+        # what came in may be the answer to a Close that nobody could read
+        is_open = view["initiator"] == Initiator.UNKNOWN and view["evidence"] in (Evidence.STATUS, Evidence.EMPTY_CLOSE)
         for diagnosis in diagnoses:
+            if is_open and diagnosis.key.endswith(BY_FIRST):
+                continue
             if all(view[column] in values for column, values in diagnosis.when.items()):
                 return diagnosis.key
         return diagnoses[-1].key

@@ -7,6 +7,7 @@ from analyzer.knowledge.language import Language
 from analyzer.report.story import (
     advice,
     first_text,
+    handshakes,
     headline,
     log_head,
     notes,
@@ -75,7 +76,8 @@ class _Writer:
             rows = [[stream_error(row, language), language.hint(row["error"]), row["count"]] for row in errors]
             self.table(["what", "meaning", "count"], rows)
         for name in ("undetermined", "never_opened", "proxy"):
-            self._block(name, document[name])
+            note = handshakes(document, language) if name == "never_opened" and not document["stories"] else ""
+            self._block(name, document[name], note)
         if document["timers"]:
             self.title(label("report.timers"))
             self.put(*(f"- {escape(timer_text(entry, language))}" for entry in document["timers"]))
@@ -127,8 +129,8 @@ class _Writer:
                     line.insert(0, self._label(f"endpoint.{row['endpoint']}"))
             self.table(columns, cells)
 
-    def _block(self, name: str, block: list[dict[str, Any]]) -> None:
-        if not block:
+    def _block(self, name: str, block: list[dict[str, Any]], note: str = "") -> None:
+        if not block and not note:
             return
         self.title(self._label(f"report.{name}"))
         rows = [
@@ -140,7 +142,10 @@ class _Writer:
             ]
             for row in block
         ]
-        self.table(["seen_by", "evidence", "meaning", "count"], rows)
+        if rows:
+            self.table(["seen_by", "evidence", "meaning", "count"], rows)
+        if note:
+            self.put(escape(note), "")
 
     def _diagnoses(self, document: dict[str, Any]) -> None:
         if not document["diagnoses"]:

@@ -3,6 +3,7 @@
 Every sentence is a label of the reader's language with captured text put in, escaped.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,10 @@ def sealed(document: dict[str, Any], language: Language) -> str:
 
 
 def counted_as(document: dict[str, Any]) -> str:
-    """Name of the label for what shares are of: not all were seen to be established where TLS stayed sealed."""
+    """Name of the label for what shares are of: where TLS stayed sealed, wholly or half, some were not seen to open."""
     if document["logged"]:
         return "views"
-    return "connections" if document["sealed"] else "established"
+    return "connections" if any(entry["handshake"] == "sealed" for entry in document["handshakes"]) else "established"
 
 
 def notes(document: dict[str, Any], language: Language) -> list[str]:
@@ -109,7 +110,8 @@ def nothing_found(document: dict[str, Any], language: Language) -> list[str]:
         return []
     if document["left_out"]:
         return [language.label("report.none_passes")]
-    texts = [language.label("report.no_websocket" if document["packets"] else "report.no_close")]
+    none = "none_passes" if document["filters"] else "no_websocket" if document["packets"] else "no_close"
+    texts = [language.label(f"report.{none}")]
     if "midstream" in document["unseen"]:
         texts.append(language.label("report.begun_before"))
     if "encrypted" in document["unseen"]:
@@ -117,6 +119,21 @@ def nothing_found(document: dict[str, Any], language: Language) -> list[str]:
     if "tls_failed" in document["unseen"]:
         texts.append(language.label("report.tls_failed"))
     return texts
+
+
+def handshakes(document: dict[str, Any], language: Language) -> str:
+    """How many handshakes came to nothing, and how; empty where none is known to have.
+
+    Of a request that was never answered nobody has a view: no other part of a report counts it.
+    """
+    counts: Counter[str] = Counter()
+    for entry in document["handshakes"]:
+        if entry["handshake"] in ("rejected", "failed"):
+            counts[entry["handshake"]] += entry["count"]
+    if not counts:
+        return ""
+    values = value_counts([{"value": name, "count": n} for name, n in counts.most_common()], language, "handshake")
+    return language.label("report.here_where", what=language.label("page.handshakes"), values=values)
 
 
 def place(record: int | None, evidence: str, language: Language, *, source: str | None = None) -> str:

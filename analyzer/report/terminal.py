@@ -18,6 +18,7 @@ from analyzer.report.story import (
     advice,
     counted_as,
     first_text,
+    handshakes,
     headline,
     log_head,
     notes,
@@ -142,7 +143,8 @@ class _Printer:
             self._ends(document["ends"])
         self._http2(document, is_small=is_small)
         for name in ("undetermined", "never_opened", "proxy"):
-            self._block(self._label(f"report.{name}"), document[name])
+            note = handshakes(document, self._language) if name == "never_opened" and not document["stories"] else ""
+            self._block(self._label(f"report.{name}"), document[name], note)
         if not is_small:
             self._timeline(document["timeline"])
             self._durations("durations", document["durations"])
@@ -329,8 +331,8 @@ class _Printer:
                 self._line(hint, FAINT, indent=10)
         self._rest(len(errors) - MATRIX_SHOWN, "rows")
 
-    def _block(self, title: str, rows: list[dict[str, Any]]) -> None:
-        if not rows:
+    def _block(self, title: str, rows: list[dict[str, Any]], note: str = "") -> None:
+        if not rows and not note:
             return
         self._title(title)
         grid = Table.grid(padding=(0, 1))
@@ -348,8 +350,11 @@ class _Printer:
             grid.add_row(
                 self._language.number(row["count"]), f"{endpoint}{code}", Text(row["evidence"], "yellow"), about
             )
-        self._console.print(grid)
+        if rows:
+            self._console.print(grid)
         self._rest(len(rows) - ROWS_SHOWN, "rows")
+        if note:
+            self._line(note, indent=2)
 
     def _timeline(self, timeline: dict[str, Any]) -> None:
         """Ends over time as a line of blocks for each of the most frequent codes."""
