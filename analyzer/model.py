@@ -480,6 +480,9 @@ CONNECTION = np.dtype(
 )
 """One WebSocket connection while it lives; `http2_stream` is 0 where it has TCP, or TLS, for itself."""
 
+ANY_STREAM = (1 << 31) - 1
+"""The highest HTTP/2 stream there can be: a GOAWAY that names it only announces another (RFC 9113 section 6.8)."""
+
 MAX_CLOSE_BODY_BYTES = 125
 """A control frame's payload (RFC 6455 section 5.5); more of a broken Close is not kept."""
 
@@ -805,7 +808,7 @@ INPUTS = (
     Column(
         "skipped_key_lines",
         "int",
-        "lines of key logs that could not be read; of a log for several captures, once for each",
+        "key lines of key logs that could not be read; of a log for several captures, once for each",
     ),
     Column("skipped_streams", "int", "HTTP/2 streams and header blocks dropped for their size or number"),
     Column("skipped_requests", "int", "HTTP/2 requests and answers not read: bytes before them are missing"),

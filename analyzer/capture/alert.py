@@ -44,12 +44,12 @@ NAMES = {
 """IANA, TLS Alerts; also what only older versions sent."""
 
 WARNING, FATAL = 1, 2
-CLOSE_NOTIFY, USER_CANCELED = 0, 90
+CLOSE_NOTIFY, USER_CANCELED = NAMES[0], NAMES[90]
 
 
-def is_failure(level: int, number: int, *, is_13: bool) -> bool:
+def is_failure(level: int | None, name: str, *, is_13: bool) -> bool:
     """Whether its sender reads nothing that comes behind it (RFC 8446 section 6.2, RFC 5246 section 7.2.2)."""
-    return number not in (CLOSE_NOTIFY, USER_CANCELED) and (level == FATAL or is_13)
+    return name not in (CLOSE_NOTIFY, USER_CANCELED) and (level == FATAL or is_13)
 
 
 class Alert(NamedTuple):

@@ -9,13 +9,10 @@ from typing import NamedTuple
 
 from analyzer.capture.http2_event import Ended, GoneAway, Reset
 from analyzer.capture.mark import Mark
-from analyzer.model import Rows
+from analyzer.model import ANY_STREAM, Rows
 
 REFUSED = ("REFUSED_STREAM", "HTTP_1_1_REQUIRED")
 """Resets after which a client asks again elsewhere (RFC 9113 sections 7 and 8.7): that request was never answered."""
-
-ANY_STREAM = (1 << 31) - 1
-"""The highest stream there can be: a GOAWAY that names it only announces another (RFC 9113 section 6.8)."""
 
 UNKNOWN = -1
 """How many WebSockets a connection carried where requests may have been missed."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from analyzer.capture import reassemble, records
-from analyzer.capture.alert import CLOSE_NOTIFY, FATAL, USER_CANCELED, is_failure
+from analyzer.capture.alert import CLOSE_NOTIFY, FATAL, USER_CANCELED, is_failure, parse_alert
 from analyzer.capture.fate import UNKNOWN as UNCOUNTED
 from analyzer.capture.fate import Carrier, Fate, Fates
 from analyzer.capture.half import UNKNOWN, State
@@ -375,9 +375,9 @@ class Unwrapper:
         session = wrapped.session
         if plain.kind == ALERT and len(plain.data) == 2 and wrapped.has_plain:
             # nobody reads what comes behind a close_notify or an alert that is fatal (RFC 8446 section 6)
-            level, number = plain.data
-            wrapped.is_closed[plain.direction] |= number != USER_CANCELED and (level == FATAL or number == CLOSE_NOTIFY)
-            if session is not None and is_failure(level, number, is_13=session.is_13) and plain.mark.ack_pos > 0:
+            level, name = parse_alert(plain.data)
+            wrapped.is_closed[plain.direction] |= name != USER_CANCELED and (level == FATAL or name == CLOSE_NOTIFY)
+            if session is not None and is_failure(level, name, is_13=session.is_13) and plain.mark.ack_pos > 0:
                 other = 1 - plain.direction
                 wrapped.heard_pos[other] = min(wrapped.heard_pos[other], plain.mark.ack_pos)
         if plain.kind != APPLICATION_DATA or session is None:

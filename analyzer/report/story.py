@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from analyzer.knowledge.language import Language
+from analyzer.model import ANY_STREAM
 from analyzer.report.text import visible
 
 ENDERS = ("client", "server", "proxy", "both")
 """Who can be said to have ended a transport."""
-
-ANY_STREAM = (1 << 31) - 1
-"""The last stream of a GOAWAY that only announces another one (RFC 9113 section 6.8)."""
 
 
 def headline(document: dict[str, Any], language: Language) -> str:

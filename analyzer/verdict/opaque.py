@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from analyzer.capture.alert import FATAL
+from analyzer.capture.alert import is_failure
 from analyzer.capture.mark import Place
 from analyzer.capture.records import IN_STEP
 from analyzer.capture.sealed import ASKED, Told
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 MAX_SEEN = 4096
 """WebSocket servers that are remembered, so that a failed TLS handshake with one of them is told."""
-
-HARMLESS = ("close_notify", "user_canceled")
-"""Alerts that are no failure (RFC 8446 section 6.1)."""
 
 
 class Asserted(NamedTuple):
@@ -98,7 +95,7 @@ def _came_to_nothing(session: "Session", row: Rows) -> bool:
 def _failed(session: "Session") -> Told | None:
     """TLS that ended with an alert before it was established (rows 17 and 18)."""
     for alert in session.alerts:
-        if alert.name is not None and alert.name not in HARMLESS and (session.is_13 or alert.level == FATAL):
+        if alert.name is not None and is_failure(alert.level, alert.name, is_13=session.is_13):
             none, packet, ns = Received.NONE, alert.mark.packet, alert.mark.ts_ns
             return Told(
                 True,
