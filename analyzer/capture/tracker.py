@@ -776,6 +776,9 @@ class Tracker:
             self._n_streams -= len(on_streams)
             self._n_ended -= int((connections["finished"] == ENDED).sum())
             self._take_fates(chosen, connections, on_streams.tolist(), streams, by_stream, fates)
+            # what was sealed behind the end of an HTTP/2 stream is none of it
+            is_lossy = self._sides["lost"][np.stack([2 * chosen, 2 * chosen + 1], axis=1)] == 1
+            sealed &= is_lossy | (connections["finished"] != ENDED)[:, None]
         stalled = streams["n_stalled"] >= reassemble.STALLED_RETRANSMISSIONS
         silent = self._clock_ns - streams["stalled_ns"] >= SILENCE_AFTER_STALL_NS
         finished = Finished(
