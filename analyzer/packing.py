@@ -202,12 +202,14 @@ class Unpacked(io.RawIOBase):
 
 def _salvage(member: Any, data: bytes, most: int) -> bytes:
     """What a gzip member holds before its damage, at most `most` bytes of it."""
-    out = b""
+    pieces: list[bytes] = []
+    left, tail = most, b""  # what the copy has left over of the step before stands in `data`, too
     for off in range(0, len(data), SALVAGED_BYTES):
-        if len(out) >= most:
+        if left <= 0:
             break
         try:
-            out += member.decompress(member.unconsumed_tail + data[off : off + SALVAGED_BYTES], most - len(out))
+            pieces.append(member.decompress(tail + data[off : off + SALVAGED_BYTES], left))
         except zlib.error:
             break
-    return out
+        left, tail = left - len(pieces[-1]), member.unconsumed_tail
+    return b"".join(pieces)

@@ -521,6 +521,46 @@ def test_both_sides_reset_a_stream_and_the_first_is_told():
     assert (row["stream_error"], row["ended_by"]) == ("server ENHANCE_YOUR_CALM", "server")
 
 
+@pytest.mark.parametrize("sweeps", [False, True])
+@pytest.mark.parametrize("crosses", [False, True])
+def test_a_side_that_ends_a_stream_and_resets_it_then_reads_no_more(crosses, sweeps):
+    """As servers do that want no more of a request (RFC 9113 section 8.1)."""
+    both = Streams()
+    both.open(1)
+    both.open(3)
+    talk, (client, server) = both.talk, both.ends
+    server.end_stream(1)
+    talk.say(SERVER, server.data_to_send())
+    acked = talk.seq[CLIENT]
+    if crosses:
+        client.send_data(1, close(4000, "bye", mask=MASK))
+        talk.say(CLIENT, client.data_to_send())
+    server.reset_stream(1, 0)
+    reset = talk.say(SERVER, server.data_to_send(), ack=acked)
+    talk.ack(SERVER)
+    talk.say(CLIENT, raw(6, 0, 0, bytes(8)))
+    talk.ack(SERVER)
+    lose(talk)
+    tracker, found = Tracker(), []
+    (chunk,) = Reader(io.BytesIO(talk.pcap()), "test").chunks()
+    for i in range(len(chunk.packets)):
+        tracker._since_sweep = 1 << 40 if sweeps else 0
+        found += tracker.feed(chunk._replace(packets=chunk.packets[i : i + 1], first_packet=i + 1))
+    closes, connections = to_rows([*found, *tracker.finish()])
+    view = next(row for row in closes if row["connection"].endswith("-s1") and row["endpoint"] == SERVER)
+    if crosses:
+        assert (view["code"], view["evidence"], view["wire_code"]) == (None, "late_close", 4000)
+    else:
+        assert (view["code"], view["evidence"], view["record"]) == (1006, "stream_reset", reset)
+    row = next(row for row in connections if row["http2_stream"] == 1)
+    assert (row["end"], row["ended_by"], row["stream_error"], row["cause"]) == (
+        "stream_end",
+        SERVER,
+        "server NO_ERROR",
+        None,
+    )
+
+
 def test_streams_that_ended_otherwise_are_not_awaited_for_ever():
     carrier = Carrier()
     for number in range(1, 20_000, 2):

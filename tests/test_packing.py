@@ -340,3 +340,20 @@ def test_sniffing_says_one_of_two_or_why_not(head, name):
 )
 def test_names_of_logs_in_directories(name, is_log):
     assert bool(LOG_NAME.search(name)) == is_log
+
+
+def test_as_much_is_saved_of_damaged_gzip_however_much_is_read_at_once():
+    rng = random.Random(0)
+    plain = b"".join(b"%08d abcdefghijklmnopqrstuvwxyz" % rng.randrange(10**8) for _ in range(20_000))
+    packed = bytearray(gzip.compress(plain, mtime=0))
+    at = int(len(packed) * 0.9)
+    packed[at : at + 50] = b"\xff" * 50
+    saved = []
+    for most in (1 << 10, 1 << 16, 1 << 18, 1 << 23):
+        file, found = Unpacked(io.BytesIO(bytes(packed))), b""
+        while data := file.read(most):
+            found += data
+        assert file.damage is not None
+        saved.append(len(found))
+    assert max(saved) - min(saved) < 100
+    assert min(saved) > 0.88 * len(plain)

@@ -5,6 +5,7 @@ the samples, tshark where it has the keys.
 """
 
 import io
+import ssl
 import struct
 import subprocess
 import tomllib
@@ -14,7 +15,7 @@ from conftest import SAMPLES, options_of
 from packets import CLIENT, MASK, REQUEST, SERVER, Conversation, close, frame, response
 from reading import gather, to_rows
 from test_unwrap import SIDES, VERSIONS, Streams, header, keys_of
-from tlswire import Wire, make_contexts
+from tlswire import Record, Wire, make_contexts
 
 import analyzer
 from analyzer.analysis import stream
@@ -360,6 +361,77 @@ def test_half_the_keys_claim_nothing_of_http2_that_was_not_read(sweeps, tmp_path
     closes, connections, tracker = read(both.talk, half_of(contexts, CLIENT, tmp_path), sweeps=sweeps)
     # nobody can tell which streams are WebSockets without their requests
     assert (closes, connections, tracker.n_encrypted, tracker.n_partly_opened) == ([], [], 0, 1)
+
+
+def some_streams():
+    """HTTP/2 in TLS with three WebSockets: two that end, without a Close and with one, and one that does not."""
+    contexts = make_contexts()
+    for context in contexts:
+        context.set_alpn_protocols(["h2"])
+    both = Streams(InTls(contexts))
+    for number in (1, 3, 5, 7):
+        both.open(number)
+    both.ends[1].end_stream(1)
+    both.flush()
+    both.ends[0].end_stream(1)
+    both.flush()
+    both.ends[0].reset_stream(3, 8)
+    both.flush()
+    both.say(1, 5, close(4000, "bye"), end_stream=True)
+    both.ends[0].end_stream(5)
+    both.flush()
+    for side in (1, 0):
+        both.say(side, 7, frame(1, b"hello", mask=(MASK, None)[side]))
+    return both, contexts
+
+
+@pytest.mark.parametrize("how", ["sealed", "alert"])
+def test_what_becomes_of_tls_behind_the_end_of_a_stream_is_none_of_it(how):
+    """Whether its row was made before or only at the end."""
+    both, contexts = some_streams()
+    talk = both.talk
+    if how == "sealed":
+        talk.talk.say(SERVER, header(Record(1, 23, 0x0303, bytes(60))) + bytes(60))  # opens under no key
+    else:
+        client, server = talk.wire.ends
+        server.write(b"damaged on its way")
+        damaged = talk.wire.outward[1].read()
+        talk.wire.inward[0].write(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+        with pytest.raises(ssl.SSLError):
+            client.read(100)
+        talk.wire.flush(0)
+        talk.flush()
+    talk.end()
+    seldom, often = (read(talk, keys_of(contexts), sweeps=sweeps)[:2] for sweeps in (False, True))
+    for table, other in zip(seldom, often, strict=True):
+        rows, others = ({(r["connection"], r.get("endpoint")): r for r in some} for some in (table, other))
+        assert rows == others
+    told = {
+        (int(v["connection"].rpartition("-s")[2]), v["endpoint"]): (v["code"], str(v["evidence"])) for v in seldom[0]
+    }
+    assert told[1, CLIENT] == (1006, "stream_end")
+    assert told[3, CLIENT] == (1006, "stream_reset")
+    assert told[5, CLIENT] == (4000, "status")
+    assert told[7, CLIENT] == ((None, "gap") if how == "sealed" else (1006, "no_close_fin"))
+
+
+def test_a_refused_request_of_a_client_that_is_sealed_ends_when_it_was_refused():
+    contexts = make_contexts()
+    for context in contexts:
+        context.set_alpn_protocols(["h2"])
+    both = Streams(InTls(contexts))
+    both.open(1)
+    both.open(3, status=None)
+    both.talk.talk.say(CLIENT, header(Record(0, 23, 0x0303, bytes(60))) + bytes(60))
+    both.ends[1].close_connection(error_code=0, last_stream_id=1)
+    refused = both.flush()
+    both.talk.end()
+    closes, connections, _ = read(both.talk, keys_of(contexts))
+    (row,) = [row for row in connections if row["http2_stream"] == 3]
+    assert not [view for view in closes if view["connection"] == row["connection"]]
+    assert (str(row["end"]), row["ended_by"]) == ("goaway", SERVER)
+    assert row["ended"] == both.talk.packets[refused - 1].ts_ns
+    assert row["duration_s"] > 0
 
 
 def test_half_the_keys_of_a_sample_claim_nothing_that_the_endpoints_deny(tmp_path):

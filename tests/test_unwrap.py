@@ -234,6 +234,54 @@ def test_a_key_log_may_grow_while_packets_are_read(tmp_path):
     assert views(closes) == {CLIENT: (4001, "wire", "status"), SERVER: (4001, "wire", "status")}
 
 
+@pytest.mark.parametrize("address", ["10.0.0.1", "10.0.0.9"])
+def test_what_was_held_back_is_read_in_the_order_of_capture(address, tmp_path):
+    """Whichever side has the lower address: HTTP/2 that is read one side after the other is another conversation."""
+    contexts = make_contexts()
+    for context in contexts:
+        context.set_alpn_protocols(["h2"])
+    both = Streams(Encrypted(contexts, Conversation(client=address, dport=443).open()))
+    for number in (1, 3, 5):
+        both.open(number)
+    both.say(0, 1, close(4000, "bye", mask=MASK))
+    both.say(1, 1, close(4000, "bye"), end_stream=True)
+    both.ends[0].end_stream(1)
+    both.flush()
+    both.ends[1].reset_stream(3, 2)
+    both.flush()
+    both.ends[1].close_connection(error_code=2, last_stream_id=5)
+    both.flush()
+    talk = both.talk.talk
+    talk.end()
+    log = tmp_path / "keys"
+    log.touch()
+    ring = KeyRing([log])
+    ring.may_come = True
+    tracker = Tracker(secrets=ring)
+    (chunk,) = Reader(io.BytesIO(talk.pcap()), "test").chunks()
+    found = []
+    for i in range(len(chunk.packets)):
+        if i == len(chunk.packets) - 1:
+            log.write_bytes(keys_of(contexts).read_bytes())
+        found += tracker.feed(chunk._replace(packets=chunk.packets[i : i + 1], first_packet=i + 1))
+    at_once = analyze(talk.pcap(), keys_of(contexts))
+    assert to_rows([*found, *tracker.finish()]) == at_once[:2]
+    assert {str(row["handshake"]) for row in at_once[1]} == {"complete"}
+
+
+class Encrypted:
+    """A conversation whose bytes travel in TLS records."""
+
+    def __init__(self, contexts, talk):
+        self.wire, self.talk, self.n = Wire(*contexts), talk, 0
+
+    def say(self, side, data):
+        self.wire.send(SIDES.index(side), data)
+        write_down(self.wire.records[self.n :], self.talk)
+        self.n = len(self.wire.records)
+        return len(self.talk.packets)
+
+
 def test_keys_that_one_connection_found_open_another_too(tmp_path):
     """Both wait, the first one that looks again finds the keys of both."""
     log = tmp_path / "keys"

@@ -21,10 +21,11 @@ CLIENT, SERVER = 0, 1
 
 
 class StreamEnd(NamedTuple):
-    """How one side ended an HTTP/2 stream: by END_STREAM, or by RST_STREAM."""
+    """How one side ended an HTTP/2 stream: by END_STREAM, or by RST_STREAM, or by one behind the other (`reset`)."""
 
     is_reset: bool
     mark: Mark
+    reset: Mark | None
 
 
 class Away(NamedTuple):
@@ -159,7 +160,7 @@ class Fates:
         course = self._courses[index]
         course.is_refused = course.is_gone = True
         course.away = Away(SERVER, event.last_stream, event.code_name, event.debug)
-        course.ends[SERVER] = course.ends[SERVER] or StreamEnd(True, event.mark)
+        course.ends[SERVER] = course.ends[SERVER] or StreamEnd(True, event.mark, event.mark)
 
     def end(self, index: int, side: int, event: Ended | Reset, away: Away | None, *, is_answered: bool) -> bool:
         """One side ended or reset the stream; whether both have."""
@@ -169,7 +170,11 @@ class Fates:
         if isinstance(event, Reset):
             course.is_refused |= event.code_name in REFUSED and side == SERVER and not is_answered
             course.reset = course.reset or (side, event.code_name)
-        course.ends[side] = course.ends[side] or StreamEnd(isinstance(event, Reset), event.mark)
+        end, reset = course.ends[side], event.mark if isinstance(event, Reset) else None
+        if end is None:
+            course.ends[side] = StreamEnd(reset is not None, event.mark, reset)
+        elif end.reset is None:
+            course.ends[side] = end._replace(reset=reset)
         return all(course.ends)
 
     def is_settled(self, index: int, client_acked_pos: int, server_acked_pos: int) -> bool:
@@ -177,7 +182,7 @@ class Fates:
         course = self._courses.get(index)
         ends = [None, None] if course is None else course.ends
         for end, other, acked_pos in zip(ends, ends[::-1], (client_acked_pos, server_acked_pos), strict=True):
-            if end is not None and acked_pos < end.mark.end_pos and not (other is not None and other.is_reset):
+            if end is not None and acked_pos < end.mark.end_pos and not (other is not None and other.reset):
                 return False
         return True
 
@@ -200,22 +205,23 @@ def put_ends(streams: Rows, ends: Sequence[StreamEnd | None]) -> list[bool]:
 
     What happens to the TCP connection behind that is of no meaning for the stream.
     """
-    is_over = all(ends) or any(end is not None and end.is_reset for end in ends)
+    is_over = all(ends) or any(end is not None and end.reset for end in ends)
     for stream, end, other in zip(streams, ends, ends[::-1], strict=True):
         if is_over or end is not None:
             if int(stream["fin_packet"]):
                 stream["acked_pos"] = min(int(stream["acked_pos"]), int(stream["fin_pos"]))
             stream["fin_packet"] = stream["rst_packet"] = 0
-        if other is not None and other.is_reset:
+        if other is not None and other.reset:
             # TCP goes on, but whoever has reset a stream reads no more of it
-            stream["acked_pos"] = min(int(stream["acked_pos"]), other.mark.ack_pos)
+            stream["acked_pos"] = min(int(stream["acked_pos"]), other.reset.ack_pos)
         if end is None:
             continue
         pos = end.mark.end_pos
         stream["next_pos"] = pos
         stream["acked_pos"] = min(int(stream["acked_pos"]), pos)
-        name = "rst" if end.is_reset else "fin"
-        stream[f"{name}_pos"], stream[f"{name}_packet"], stream[f"{name}_ns"] = pos, end.mark.packet, end.mark.ts_ns
-        if end.is_reset:
-            stream["rst_acked_pos"] = end.mark.ack_pos
+        for name, mark in (("fin", None if end.is_reset else end.mark), ("rst", end.reset)):
+            if mark is not None:
+                stream[f"{name}_pos"], stream[f"{name}_packet"], stream[f"{name}_ns"] = pos, mark.packet, mark.ts_ns
+        if end.reset:
+            stream["rst_acked_pos"] = end.reset.ack_pos
     return [end is not None for end in ends]

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from analyzer.capture.fate import Fate
     from analyzer.capture.unwrap import Wrap
 
+GOES_ON, SUPERSEDED, ENDED = 0, 1, 2
+"""CONNECTION `finished`: another one followed it on the same TCP connection; its HTTP/2 stream is over."""
+
 
 class Finished(NamedTuple):
     """WebSocket connections that are over, all arrays with one row per connection.

@@ -280,15 +280,26 @@ class Session:
         return out
 
     def _pump(self, out: list[Plain]) -> None:
-        """Go on with what is held, as long as one direction helps the other."""
+        """Go on with what is held, in the order of capture, as long as one direction helps the other."""
         is_moving = True
         while is_moving:
-            is_moving = False
-            for half in self._halves:
-                while half.held and self._step(half, half.held[0], out):
+            is_moving, ready, known = False, [half for half in self._halves if half.held], self._progress()
+            while ready:
+                half = min(ready, key=_first_packet)
+                if half.held and self._step(half, half.held[0], out):
                     is_moving = True
                     if half.held:  # sealing drops it
                         self.held_bytes -= len(half.held.popleft().body) + HELD_RECORD_BYTES
+                else:
+                    ready.remove(half)
+                if self._progress() != known:  # whoever waited for this does not wait until the other is done
+                    ready, known = list(self._halves), self._progress()
+                ready = [half for half in ready if half.held]
+
+    def _progress(self) -> tuple[object, ...]:
+        """What a direction may wait for."""
+        a, b = self._halves
+        return self._takes_early, a.n_hellos, a.epoch, a.state, b.n_hellos, b.epoch, b.state
 
     def _step(self, half: Half, item: Item, out: list[Plain]) -> bool:
         """Do what there is to do with a record; false if it has to wait."""
@@ -660,3 +671,9 @@ class Session:
             return False
         half.restart(HANDSHAKE_EPOCH)
         return True
+
+
+def _first_packet(half: Half) -> int:
+    """Where the first record stood that a direction holds back; a loss concerns it alone."""
+    mark = half.held[0].mark if half.held else None
+    return 0 if mark is None else mark.packet

@@ -10,7 +10,7 @@ import numpy as np
 
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
-from analyzer.capture.finished import Finished
+from analyzer.capture.finished import ENDED, GOES_ON, SUPERSEDED, Finished
 from analyzer.capture.head import Request, Response, allowed_rsv, shorten
 from analyzer.capture.mark import EVERYTHING, Place
 from analyzer.capture.sealed import Told
@@ -55,10 +55,6 @@ LIVE_SWEEP_NS = 250_000_000
 
 SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
-
-
-GOES_ON, SUPERSEDED, ENDED = 0, 1, 2
-"""CONNECTION `finished`: another one followed it on the same TCP connection; its HTTP/2 stream is over."""
 
 
 def _read_only(array: Octets) -> Octets:
@@ -595,6 +591,9 @@ class Tracker(Tables):
             self._n_streams -= len(on_streams)
             self._n_ended -= int((connections["finished"] == ENDED).sum())
             self._take_fates(chosen, connections, on_streams.tolist(), streams, by_stream, fates)
+            # what was sealed behind the end of an HTTP/2 stream is none of it
+            is_lossy = self._sides["lost"][np.stack([2 * chosen, 2 * chosen + 1], axis=1)] == 1
+            sealed &= is_lossy | (connections["finished"] != ENDED)[:, None]
         stalled = streams["n_stalled"] >= reassemble.STALLED_RETRANSMISSIONS
         silent = self._clock_ns - streams["stalled_ns"] >= SILENCE_AFTER_STALL_NS
         finished = Finished(

@@ -193,6 +193,7 @@ def _tell(
     has_ended = (moments.min(axis=0) < np.iinfo(np.int64).max) & ~finished.superseded
     # a side of an HTTP/2 stream that is sealed may have ended it before whatever was seen
     is_hidden = (connections["http2_stream"] > 0) & (finished.sealed & ~finished.by_stream).any(axis=1)
+    is_hidden &= ~np.array([fate is not None and fate.is_gone for fate in finished.fates], bool)  # it never was one
     has_ended &= ~is_hidden
     ended_ns = np.where(has_ended, times[first, np.arange(n)], 0)
     by_stream = np.take_along_axis(finished.by_stream, first[:, None] // 2, axis=1)[:, 0].tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake, mark
-from analyzer.capture.finished import Finished
+from analyzer.capture.finished import ENDED, Finished
 from analyzer.model import LOCAL_ONLY, RECEIVED, SENT, VIOLATIONS, Anomaly, Received, Rows, anomaly_names
 
 CLIENT, SERVER = 0, 1
@@ -93,7 +93,7 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     facts["close_packet"] = walk["close_packet"]
     has_end = walk["close_end_pos"] > 0
     facts["close_acked"] = has_end & (mine["acked_pos"] >= walk["close_end_pos"])
-    facts["tls_failed"] = finished.heard_pos[:, side] < mark.EVERYTHING
+    facts["tls_failed"] = (finished.heard_pos[:, side] < mark.EVERYTHING) & (finished.connections["finished"] != ENDED)
     facts["close_unheard"] = has_end & (walk["close_end_pos"] > finished.heard_pos[:, side])
     facts["close_acks_peer"] = has_end & (walk["close_ack_pos"] >= other["close_end_pos"])
     broken = closes.anomalies & int(VIOLATIONS) != 0
