@@ -255,6 +255,18 @@ def test_timelines_merge_whatever_their_steps_have_become(monkeypatch):
         assert both.counts == {(first, cell[0]): 601, (first + 1, cell[0]): 400}
 
 
+def test_error_codes_without_number_are_counted_together(monkeypatch):
+    monkeypatch.setattr(fold, "ERRORS_KEPT", 3)
+    parts = [Counts(), Counts()]
+    for i, counts in enumerate(parts):
+        rows = [{"handshake": "complete", "flow": "f", "stream_error": f"client 0x{10 * i + k:x}"} for k in range(5)]
+        counts.add(table([]), table(rows, CONNECTIONS), Table(INPUTS))
+        assert counts.stream_errors["RST_STREAM", "client other"] == 2
+    parts[0].merge(parts[1])
+    assert len(parts[0].stream_errors) == 4
+    assert sum(parts[0].stream_errors.values()) == 10
+
+
 def test_counts_are_the_same_without_rows():
     rows = [close(1), close(2, **DONE)]
     without = Counts(keeps_rows=False)

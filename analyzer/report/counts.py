@@ -39,7 +39,9 @@ ERROR_COLUMNS = {"RST_STREAM": "stream_error", "GOAWAY": "goaway"}
 """Frames of HTTP/2 that carry an error code, and the columns that name it."""
 
 ERRORS_KEPT = 1000
-"""Kinds of such errors that are told apart: anyone can make up codes."""
+"""Kinds of such errors that are told apart: anyone can make up codes. Further ones are counted as OTHER_ERRORS."""
+
+OTHER_ERRORS = "other"
 
 TOP = 10
 """Values of a dimension that a report names where nothing else is asked for."""
@@ -346,9 +348,10 @@ class Counts:
             self._count_errors(Counter((frame, said) for said in connections[name] if said))
 
     def _count_errors(self, errors: Counter[tuple[str, str]]) -> None:
-        for key, n in errors.items():
-            if key in self.stream_errors or len(self.stream_errors) < ERRORS_KEPT:
-                self.stream_errors[key] += n
+        for (frame, said), n in errors.items():
+            if (frame, said) not in self.stream_errors and len(self.stream_errors) >= ERRORS_KEPT:
+                said = f"{said.partition(' ')[0]} {OTHER_ERRORS}"
+            self.stream_errors[frame, said] += n
 
     def _add_anomalies(self, table: Table) -> None:
         for names in filter(None, table["anomalies"]):
