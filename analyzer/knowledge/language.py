@@ -64,7 +64,7 @@ class Language:
     """
 
     def __init__(self, code: str, catalogue: Catalogue) -> None:
-        """Read the language's file.
+        """Choose a language.
 
         Raises:
             UsageError: There is no such language.
@@ -75,10 +75,21 @@ class Language:
         self.code = code
         self.direction = "rtl" if code in RIGHT_TO_LEFT else "ltr"
         self._catalogue = catalogue
-        self._english = dict(_labels(_read("en")))
-        self._texts = {} if code == "en" else _read(code)
-        self._labels = self._english if code == "en" else dict(_labels(self._texts))
         self._groups: dict[str, list[str]] = {}
+
+    # read when they are needed, which takes 15 ms: data is the same in every language
+
+    @functools.cached_property
+    def _english(self) -> dict[str, str]:
+        return dict(_labels(_read("en")))
+
+    @functools.cached_property
+    def _texts(self) -> dict[str, Any]:
+        return {} if self.code == "en" else _read(self.code)
+
+    @functools.cached_property
+    def _labels(self) -> dict[str, str]:
+        return self._english if self.code == "en" else dict(_labels(self._texts))
 
     def label(self, key: str, **values: object) -> str:
         """A label by its dotted key, with these values in the places that it names in braces.
