@@ -106,6 +106,7 @@ class Wrapped:
     Attributes:
         session: Its TLS, None where HTTP/2 is in the clear.
         http2: Its HTTP/2, None where it carries something else.
+        is_decided: Whether it is known what TLS carries: HTTP/2, or something else.
         has_plain: Whether anything of its content was seen.
         is_closed: Whether a direction has said, by an alert, that nothing more comes.
         heard_pos: How far a direction had come when its receiver sent an alert behind which that reads nothing more.
@@ -155,9 +156,8 @@ class _Spans:
 
     def __init__(self) -> None:
         self.record = 0
-        self.rows: list[tuple[int, ...]] = []
+        self.numbers, self.stream_numbers = array("q"), array("q")  # 64 bytes a row: tiny frames make 400,000 at once
         self.order: list[int] = []
-        self.stream_numbers = array("q")  # 64 bytes a row: a flood of tiny frames has 400,000 in one go
         self.pieces: list[bytes | memoryview] = []
         self.n_bytes = 0
 
@@ -168,12 +168,11 @@ class _Spans:
         return off
 
     def add(self, stream: int, kind: int, off: int, n: int, mark: Mark) -> None:
-        self.rows.append((mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind))
+        self.numbers.extend((mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind))
         self.order.append(self.record)
 
     def add_stream(self, stream: int, kind: int, off: int, n: int, mark: Mark) -> None:
-        place = (mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind)
-        self.stream_numbers.extend(place)
+        self.stream_numbers.extend((mark.end_pos - n, off, n, mark.ts_ns, mark.packet, mark.ack_pos, stream, kind))
 
     def align(self) -> int:
         """Have a whole number of words, return how many bytes that makes."""
@@ -184,15 +183,20 @@ class _Spans:
         """All of them, with what lanes opened where `n_bytes` stood, by the records they came from."""
         self.align()
         data = np.frombuffer(b"".join(self.pieces), np.uint8)
-        rows = np.array(self.rows, SPAN)
+        rows = _to_spans(self.numbers)
         if flown is not None and len(flown.spans):
             rows = np.concatenate([rows, flown.spans])
             rows = rows[np.argsort(np.concatenate([np.array(self.order, np.int64), flown.order]), kind="stable")]
-        numbers = np.frombuffer(self.stream_numbers, np.int64).reshape(-1, len(SPAN.names or ()))
-        stream_rows = np.empty(len(numbers), SPAN)
-        for i, name in enumerate(SPAN.names or ()):
-            stream_rows[name] = numbers[:, i]
-        return Opened(data, rows, stream_rows)
+        return Opened(data, rows, _to_spans(self.stream_numbers))
+
+
+def _to_spans(numbers: "array[int]") -> Rows:
+    """SPAN rows of their fields, one behind the other."""
+    table = np.frombuffer(numbers, np.int64).reshape(-1, len(SPAN.names or ()))
+    rows = np.empty(len(table), SPAN)
+    for i, name in enumerate(SPAN.names or ()):
+        rows[name] = table[:, i]
+    return rows
 
 
 class Unwrapper:
