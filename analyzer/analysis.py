@@ -20,12 +20,13 @@ from analyzer.capture.tracker import MAX_FLOWS, Tracker
 from analyzer.errors import CaptureError
 from analyzer.keys import check_keys
 from analyzer.knowledge import catalogue as knowledge
-from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS, Table
+from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, INPUTS
 from analyzer.pool import Result
 from analyzer.progress import choose
 from analyzer.reading import PACKET_BYTES, Batch, Progress, Settings, Sieve, read_chunks, read_series
 from analyzer.report.counts import TOP, Counts
 from analyzer.selection import Filter, Selection, parse_step, select
+from analyzer.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import click
 
 from analyzer import __version__
 from analyzer.errors import AnalyzerError, UsageError
-from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS, Table
+from analyzer.model import CLOSES, CONNECTIONS, DIMENSIONS
 from analyzer.options import Inputs, format_option, input_options, lang_option, redact_option, spoken
 from analyzer.output import (
     BINARY,
@@ -32,6 +32,7 @@ from analyzer.output import (
 )
 from analyzer.packet_commands import extract, find_connection, live
 from analyzer.report.text import visible
+from analyzer.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

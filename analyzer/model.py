@@ -10,7 +10,7 @@ at position 1. Packet numbers start at 1, as Wireshark counts; 0 means "no such 
 
 import enum
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,6 @@ Rows = npt.NDArray[Any]
 """A structured array of one of the dtypes below, a row of one, or a plain array that travels beside it."""
 
 if TYPE_CHECKING:
-    import pandas as pd
 
     def int64(value: Any) -> int:
         """See below; for the type checker an integer is an integer."""
@@ -104,6 +103,10 @@ class Received(enum.StrEnum):
 RECEIVED = tuple(Received)
 """`Received` by the small integers that kernels store: `RECEIVED[0]` is NONE."""
 
+PROVENANCES, EVIDENCES = tuple(Provenance), tuple(Evidence)
+CONFIDENCES = (None, *Confidence)
+"""By the small integers that the arrays of `verdict.classify` hold."""
+
 
 class Initiator(enum.StrEnum):
     """Who sent the first Close."""
@@ -147,6 +150,11 @@ class Handshake(enum.StrEnum):
 
 HANDSHAKES = tuple(Handshake)
 """`Handshake` by the small integers that kernels store."""
+
+
+INITIATORS, ENDS = tuple(Initiator), tuple(End)
+ENDED_BY = (None, Endpoint.CLIENT, Endpoint.SERVER)
+"""By the small integers that `verdict.connections` holds."""
 
 
 class Anomaly(enum.IntFlag):
@@ -830,115 +838,12 @@ LIMITS = (
 )
 """Columns of `inputs` that count what a limit of this program dropped."""
 
-Values = Sequence[Any] | Callable[[], Sequence[Any]]
-"""A column's values, or what makes them when they are first asked for."""
-
-
-class Table:
-    """Rows of one of the three schemas as columns: plain Python values, `None` for unknown.
-
-    Cheap to build and to walk without pandas; `to_pandas` gives the DataFrame. A column may be made only when it is
-    asked for: a report needs a third of them.
-    """
-
-    def __init__(
-        self, schema: Sequence[Column], columns: Mapping[str, Values] | None = None, *, n_rows: int | None = None
-    ) -> None:
-        """Take columns by name; one that is not given is null.
-
-        Args:
-            schema: CLOSES, CONNECTIONS or INPUTS.
-            columns: Values of equal length, or functions that make them.
-            n_rows: Number of rows; needed where every column is a function.
-
-        Raises:
-            ValueError: A name is not in the schema, or the lengths differ.
-        """
-        self.schema = tuple(schema)
-        columns = columns or {}
-        unknown = columns.keys() - {c.name for c in self.schema}
-        if unknown:
-            raise ValueError(f"not in the schema: {', '.join(sorted(unknown))}")
-        lengths = {len(values) for values in columns.values() if not callable(values)}
-        lengths |= set() if n_rows is None else {n_rows}
-        if len(lengths) > 1:
-            raise ValueError(f"columns have different lengths: {sorted(lengths)}")
-        self._n_rows = lengths.pop() if lengths else 0
-        self._columns = dict(columns)
-
-    def __len__(self) -> int:
-        return self._n_rows
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled, columns are values: what makes them stays behind."""
-        columns = {name: list(self[name]) for name in self._columns}
-        return _make_table, (self.schema, columns, self._n_rows)
-
-    def __getitem__(self, name: str) -> Sequence[Any]:
-        values = self._columns.get(name)
-        if values is None:
-            values = [None] * self._n_rows
-        elif callable(values):
-            values = self._columns[name] = values()
-        return values
-
-    def take(self, indexes: Sequence[int]) -> "Table":
-        """These rows, in this order; a column is made when it is asked for."""
-
-        def column(name: str) -> Callable[[], Sequence[Any]]:
-            return lambda: [self[name][i] for i in indexes]
-
-        return Table(self.schema, {name: column(name) for name in self._columns}, n_rows=len(indexes))
-
-    @staticmethod
-    def concatenate(schema: Sequence[Column], tables: Sequence["Table"]) -> "Table":
-        """All rows of these tables, in order."""
-        columns = {c.name: [value for table in tables for value in table[c.name]] for c in schema}
-        return Table(schema, columns, n_rows=sum(map(len, tables)))
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row as a dict in schema order; times as integer nanoseconds."""
-        names = [c.name for c in self.schema]
-        for values in zip(*(self[name] for name in names), strict=True):
-            yield dict(zip(names, values, strict=True))
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """The rows as a DataFrame: `Int64`/`Int32`, `float64`, `category`, `str`, `datetime64[ns, UTC]`.
-
-        Anomalies are joined with `|` (`A|B`): lists in cells break `groupby`, CSV and Parquet.
-        """
-        import pandas as pd
-
-        frame: dict[str, Any] = {}
-        for column in self.schema:
-            values = self[column.name]
-            if column.kind == "int":
-                frame[column.name] = pd.array(values, dtype="Int32" if column.name.endswith("code") else "Int64")
-            elif column.kind == "float":
-                frame[column.name] = pd.array(values, dtype="float64")
-            elif column.kind == "time":
-                # through Int64: a null among integers would turn them into floats and round the nanoseconds
-                integers = pd.array(values, dtype="Int64")
-                times = pd.Series(integers.to_numpy(dtype="int64", na_value=0)).astype("datetime64[ns]")
-                frame[column.name] = times.where(~integers.isna()).dt.tz_localize("UTC")
-            elif column.kind == "enum":
-                frame[column.name] = pd.Categorical(values)
-            elif column.kind == "list":
-                frame[column.name] = pd.array([None if v is None else "|".join(v) for v in values], dtype="str")
-            else:
-                frame[column.name] = pd.array([*map(to_unicode, values)], dtype="str")
-        return pd.DataFrame(frame, columns=[c.name for c in self.schema])
-
 
 def to_unicode(text: str | None) -> str | None:
     """Text that every consumer takes: what is no Unicode, such as half a surrogate pair, becomes an escape."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _make_table(schema: Sequence[Column], columns: dict[str, Values], n_rows: int) -> Table:
-    return Table(schema, columns, n_rows=n_rows)
 
 
 @functools.lru_cache(1 << 12)

@@ -11,9 +11,10 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, TextIO, cast
 import click
 
 from analyzer.errors import UsageError
-from analyzer.model import CLOSES, LIMITS, Column, Table
+from analyzer.model import CLOSES, LIMITS, Column
 from analyzer.options import Inputs
 from analyzer.report.text import visible
+from analyzer.table import Table
 
 if TYPE_CHECKING:
     from analyzer.progress import TextProgress

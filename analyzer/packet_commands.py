@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analyzer.errors import UsageError
-from analyzer.model import CLOSES, End, Evidence, Received, Table
+from analyzer.model import CLOSES, End, Evidence, Received
 from analyzer.options import (
     CODES,
     ENDPOINTS,
@@ -42,6 +42,7 @@ from analyzer.output import (
     say,
 )
 from analyzer.report.text import visible
+from analyzer.table import Table
 
 if TYPE_CHECKING:
     from analyzer.capture.scapy_io import LiveReader

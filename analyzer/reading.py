@@ -20,9 +20,10 @@ from analyzer.capture.tracker import MAX_FLOWS, Tracker
 from analyzer.errors import CaptureError, UsageError
 from analyzer.keys import KeyRing
 from analyzer.knowledge import catalogue as knowledge
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter, Table
+from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Counter
 from analyzer.packing import Unpacked
 from analyzer.selection import Selection
+from analyzer.table import Table
 from analyzer.verdict.connections import to_tables
 from analyzer.verdict.opaque import Asserted, Opaque
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analyzer.errors import UsageError
-from analyzer.model import Endpoint, Provenance, Table
+from analyzer.model import Endpoint, Provenance
+from analyzer.table import Coded, Table
 
 NS = 1_000_000_000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -66,7 +67,7 @@ class Selection(NamedTuple):
             return closes, connections
         kept = closes
         if len(closes):
-            kept = closes.take(self._passing(closes, {"host": lambda: named_hosts(closes, connections)}))
+            kept = closes.take(self._passing(closes, {"host": lambda: named_hosts(closes, connections).to_list()}))
         if not len(connections):
             return kept, connections
         wanted = set(kept["connection"])
@@ -108,14 +109,14 @@ def own_hosts(connections: Table) -> list[str | None]:
     return [host or sni for host, sni in zip(connections["host"], connections["sni"], strict=True)]
 
 
-def named_hosts(closes: Table, connections: Table) -> Sequence[str | None]:
+def named_hosts(closes: Table, connections: Table) -> Coded:
     """The Host header of each close, else the server name that its client gave to TLS."""
-    hosts = closes["host"]
-    if None not in hosts or not any(connections["sni"]):
+    hosts = closes.coded("host")
+    if None not in hosts.values or not any(connections.coded("sni").values):
         return hosts
     names = dict(zip(connections["connection"], connections["sni"], strict=True))
     keys = closes["connection"]
-    return [names.get(key) if host is None else host for host, key in zip(hosts, keys, strict=True)]
+    return Coded.of(names.get(key) if host is None else host for host, key in zip(hosts.to_list(), keys, strict=True))
 
 
 def _code_text(codes: range) -> str:

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 from analyzer.knowledge import catalogue
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
+from analyzer.model import CLOSES, CONNECTIONS, INPUTS
 from analyzer.report.counts import Counts
 from analyzer.report.document import Report
+from analyzer.table import Table
 
 ROWS_IN_BATCH = 20_000
 KINDS = (

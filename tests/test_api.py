@@ -12,9 +12,10 @@ import analyzer
 from analyzer.capture.container import Reader
 from analyzer.capture.tracker import Tracker
 from analyzer.knowledge import catalogue
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table, anomaly_names, format_time
+from analyzer.model import CLOSES, CONNECTIONS, INPUTS, anomaly_names, format_time
 from analyzer.report.counts import Counts
 from analyzer.report.document import Report
+from analyzer.table import Table
 
 
 @pytest.fixture(scope="module")

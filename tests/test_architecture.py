@@ -15,6 +15,7 @@ PACKAGE = Path(analyzer.__file__).parent
 ORDER = [
     *(
         "model",
+        "table",
         "errors",
         "selection",
         "native",

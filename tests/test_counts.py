@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
+from analyzer.model import CLOSES, CONNECTIONS, INPUTS
 from analyzer.report import counts as fold
 from analyzer.report.counts import Breakdown, Cell, Counts, Timeline, bucket, duration_of, duration_steps
 from analyzer.report.series import breakdown, distribution, near_timers, timeline
 from analyzer.selection import ORIGIN_NS, parse_step, step_text
+from analyzer.table import Coded, Table
 
 NS = 1_000_000_000
 LOST = {"code": 1006, "provenance": "synthesized", "evidence": "no_close_fin"}
@@ -87,7 +88,7 @@ def test_the_rarest_values_go_to_one_heap_and_nothing_is_lost(monkeypatch):
     monkeypatch.setattr(fold, "PAIRS_KEPT", 6)
     part, cell = Breakdown(), Cell("client", 1006, "synthesized", "established")
     values = ["often"] * 5 + ["twice"] * 2 + list("abcdefgh")
-    part.add(values, [0] * len(values), [cell])
+    part.add(Coded.of(values), np.zeros(len(values), np.int64), [cell])
     kept = {value: n for value, _, n in part.items()}
     assert kept == {"often": 5, "twice": 2, "a": 1}
     assert sum(kept.values()) + sum(part.rest.values()) == len(values)

@@ -30,8 +30,9 @@ from packets import (
 from reading import analyze
 
 from analyzer.capture import flowtable, handshake, reassemble, tables
+from analyzer.capture import head as heads
 from analyzer.capture.container import Reader
-from analyzer.capture.head import KEPT_HEAD_BYTES, KEPT_LINE_BYTES, parse_head, parse_request, shorten
+from analyzer.capture.head import KEPT_LINE_BYTES, KEPT_LINES, parse_head, parse_request, parse_response
 from analyzer.capture.tracker import Tracker
 from analyzer.errors import CaptureError
 from analyzer.knowledge import catalogue
@@ -375,13 +376,25 @@ def test_long_blanks_in_a_header_cost_no_time():
         parse_head(head)
 
 
-def test_kept_heads_are_cut_down_to_what_is_used():
+def test_of_heads_is_kept_what_is_used():
     head = b"GET /chat HTTP/1.1\r\nCookie: " + b"c" * 20000 + b"\r\nHost: example.com\r\nSec-WebSocket-Key: abc\r\n\r\n"
-    short = shorten(head)
-    assert len(short) < KEPT_HEAD_BYTES
-    assert parse_request(short) == parse_request(head)
-    many = b"GET / HTTP/1.1" + b"\r\nHost: " + b"h" * 5000 + b"\r\nHost: x" * 1000 + b"\r\n\r\n"
-    assert len(shorten(many)) < 33 * KEPT_LINE_BYTES
+    assert [*filter(None, parse_request(head))] == ["/chat", "example.com", "abc"]
+    many = b"GET /" + b"p" * 5000 + b" HTTP/1.1\r\nHost: " + b"h" * 5000 + b"\r\nHost: x" * 1000 + b"\r\n\r\n"
+    kept = parse_request(many)
+    assert len(kept.path) < KEPT_LINE_BYTES
+    assert kept.host.count(", x") == KEPT_LINES - 1
+    assert len(kept.host) < KEPT_LINE_BYTES + 3 * KEPT_LINES
+
+
+def test_lines_of_heads_are_remembered_in_bounded_memory():
+    for i in range(3 * heads.KNOWN_LINES):
+        parse_response(b"HTTP/1.1 101 X\r\nX-Trace: %d\r\nServer: %d\r\nSec-WebSocket-Accept: %d\r\n\r\n" % (i, i, i))
+    parse_response(b"HTTP/1.1 101 X\r\nServer: " + b"s" * 10000 + b"\r\n\r\n")
+    assert len(heads._known) <= heads.KNOWN_LINES
+    assert max(map(len, heads._known)) <= heads.KNOWN_LINE_BYTES
+    assert not any(line.startswith("Sec-WebSocket-Accept") for line in heads._known)
+    again = b"HTTP/1.1 101 X\r\nSERVER : a\r\n\r\n"
+    assert parse_response(again) == parse_response(again) == (True, "a", None, None, None)
 
 
 def test_sections_without_number_are_read_in_one_go():

@@ -368,7 +368,7 @@ def test_what_a_request_and_its_answer_say():
     made = Made()
     asked = [*ASK, ("sec-websocket-protocol", "chat, other"), ("sec-websocket-extensions", "permessage-deflate")]
     (event,) = made.give(CLIENT, raw(1, 4, 1, made.block(CLIENT, asked)))
-    assert event.request == ("/chat", "example.com", "Tester/1", None, b"chat, other", b"permessage-deflate")
+    assert event.request == ("/chat", "example.com", "Tester/1", None, "chat, other", "permessage-deflate")
     given = [(":status", "200"), ("server", "a/1"), ("sec-websocket-protocol", "chat")]
     (event,) = made.give(SERVER, raw(1, 4, 1, made.block(SERVER, given)))
     assert (event.status, event.response) == (200, (True, "a/1", "chat", None, None))

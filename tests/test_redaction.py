@@ -2,8 +2,9 @@
 
 import pytest
 
-from analyzer.model import CLOSES, Table
+from analyzer.model import CLOSES
 from analyzer.report.redaction import redact, redact_path, redact_table, redacted
+from analyzer.table import Table
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,13 @@ from analyzer.errors import UsageError
 from analyzer.keys import KeyRing
 from analyzer.knowledge import catalogue, language
 from analyzer.knowledge.language import NAMES
-from analyzer.model import CLOSES, CONNECTIONS, INPUTS, Table
+from analyzer.model import CLOSES, CONNECTIONS, INPUTS
 from analyzer.report.counts import Counts
 from analyzer.report.document import Report, story_of
 from analyzer.report.rows import connection_line
 from analyzer.report.story import tell
 from analyzer.selection import select
+from analyzer.table import Table
 from analyzer.verdict.opaque import Asserted, Opaque
 
 PLACES = ("side", "close", "place", "other", "answer", "answer_place")

@@ -5,8 +5,9 @@ import datetime as dt
 import pytest
 
 from analyzer.errors import UsageError
-from analyzer.model import CLOSES, CONNECTIONS, Table
+from analyzer.model import CLOSES, CONNECTIONS
 from analyzer.selection import Selection, parse_codes, parse_instant, parse_step, select
+from analyzer.table import Table
 
 NS = 1_000_000_000
 ROWS = [

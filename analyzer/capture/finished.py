@@ -19,24 +19,24 @@ class Finished(NamedTuple):
 
     `streams`, `by_stream` and `sides` have shape (n, 2): what the client sent, what the server sent. Where `by_stream`
     is set, `streams` tell how that side ended an HTTP/2 stream, END_STREAM standing for FIN and RST_STREAM for RST (RFC
-    8441 section 5); `fates` is what else HTTP/2 tells, None elsewhere. `told` is what is said of TLS that could not be
-    opened, `sealed` a side whose TLS stayed closed, throughout or from some record on, while anything of the connection
-    was opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing, `superseded` an attempt
-    after which the same TCP connection carried another one.
+    8441 section 5). `sealed` is a side whose TLS stayed closed, throughout or from some record on, while anything of
+    the connection was opened, `heard_pos` up to where the other side can have read, `evicted` a limit's doing,
+    `superseded` an attempt after which the same TCP connection carried another one. By row, since few have any: `wraps`
+    is what carried them, `told` what is said of TLS that could not be opened, `fates` what else HTTP/2 tells.
     """
 
     connections: Rows
     flows: Rows
     streams: Rows
     sides: Rows
-    requests: list[bytes | Request | None]
-    responses: list[bytes | Response | None]
-    wraps: "list[Wrap | None]"
-    told: list[Told | None]
+    requests: list[Request | None]
+    responses: list[Response | None]
+    wraps: "dict[int, Wrap]"
+    told: dict[int, Told]
     sealed: Rows
     by_stream: Rows
     heard_pos: Rows
-    fates: "list[Fate | None]"
+    fates: "dict[int, Fate]"
     evicted: Rows
     superseded: Rows
     vanished: Rows

@@ -5,7 +5,6 @@ Only headers that are used are looked at; nothing here raises, whatever a head h
 
 import binascii
 import hashlib
-import itertools
 import re
 from typing import NamedTuple
 
@@ -14,27 +13,27 @@ from analyzer.model import Anomaly
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
-KEPT_HEAD_BYTES = 2048
-"""A longer head is cut down to what is used of it: cookies can be long, and every open connection keeps its heads."""
-
-KEPT_LINE_BYTES = 1024
-
-FIELDS = re.compile(rb"(?i)\n(host|user-agent|server|sec-websocket-(?:key|accept|protocol|extensions))[ \t]*:([^\n]*)")
-"""A field line (RFC 9112 section 5) that is used: its name, its value."""
-
-FOLD = re.compile(rb"\r?\n[ \t]+")
-"""Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
+KEPT_LINE_BYTES = 2048
+"""Every open connection keeps what is used of its heads: longer lines are cut."""
 
 KEPT_LINES = 32
+"""Lines of one head that are used; further ones are not."""
 
+FOLD = re.compile(r"\r?\n[ \t]+")
+"""Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
 
-def shorten(head: bytes) -> bytes:
-    """A head as it is, or if it is long its first line and the headers that are used, each cut to a limit."""
-    if len(head) <= KEPT_HEAD_BYTES:
-        return head
-    first = head[: head.find(b"\n")].rstrip(b"\r")
-    lines = [m.group().rstrip(b"\r")[:KEPT_LINE_BYTES] for m in itertools.islice(FIELDS.finditer(head), KEPT_LINES)]
-    return first[:KEPT_LINE_BYTES] + b"".join(lines) + b"\n\n"
+UNIQUE = frozenset({"sec-websocket-key", "sec-websocket-accept"})
+"""Headers that are another in every head: remembering their lines is of no use."""
+
+USED = UNIQUE | {"host", "user-agent", "server", "sec-websocket-protocol", "sec-websocket-extensions"}
+
+KNOWN_LINES = 4096
+"""Lines that are remembered with what they say: heads repeat most of theirs."""
+
+KNOWN_LINE_BYTES = 256
+
+UNREAD = ("", "")
+_known: dict[str, tuple[str, str] | None] = {}
 
 
 class Request(NamedTuple):
@@ -43,9 +42,9 @@ class Request(NamedTuple):
     path: str | None
     host: str | None
     user_agent: str | None
-    key: bytes | None
-    protocols: bytes | None
-    extensions: bytes | None
+    key: str | None
+    protocols: str | None
+    extensions: str | None
 
 
 class Response(NamedTuple):
@@ -55,40 +54,56 @@ class Response(NamedTuple):
     server: str | None
     protocol: str | None
     extensions: str | None
-    accept: bytes | None
+    accept: str | None
 
 
-def parse_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+def _read_line(line: str) -> tuple[str, str] | None:
+    """Name and value of a field line (RFC 9112 section 5), None where it is none that is used."""
+    name, colon, value = line[:KEPT_LINE_BYTES].partition(":")
+    name = name.rstrip(" \t").lower()
+    field = (name, value.strip(" \t\r")) if colon and name in USED else None
+    if name not in UNIQUE and len(line) <= KNOWN_LINE_BYTES:
+        if len(_known) >= KNOWN_LINES:
+            _known.clear()
+        _known[line] = field
+    return field
+
+
+def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
     """Split a head into its first line and the headers that are used; repeated ones are joined by a comma.
 
     Names are in lower case. Never raises: a line that is no field line is passed over, a folded one joins the one
     before.
     """
-    if b"\n " in head or b"\n\t" in head:
-        head = FOLD.sub(b" ", head)
-    headers: dict[bytes, bytes] = {}
-    for name, value in FIELDS.findall(head):
-        name, value = name.lower(), value.strip(b" \t\r")
-        headers[name] = headers[name] + b", " + value if name in headers else value
-    return head.partition(b"\n")[0].rstrip(b"\r"), headers
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
+    text = head.decode("latin-1")
+    first, *lines = text.split("\n")
+    headers: dict[str, str] = {}
+    n_left = KEPT_LINES
+    for line in lines:
+        field = _known.get(line, UNREAD)
+        if field is UNREAD:
+            if line.startswith((" ", "\t")):
+                return parse_head(FOLD.sub(" ", text).encode("latin-1"))
+            field = _read_line(line)
+        if field is not None and n_left:
+            name, value = field
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            n_left -= 1
+    return first[:KEPT_LINE_BYTES].rstrip("\r"), headers
 
 
 def parse_request(head: bytes) -> Request:
     """Read an upgrade request (RFC 6455 section 4.1)."""
     line, headers = parse_head(head)
-    words = line.split(b" ", 2)
+    words = line.split(" ", 2)
     get = headers.get
     return Request(
-        _text(words[1]) if len(words) > 1 else None,
-        _text(get(b"host")),
-        _text(get(b"user-agent")),
-        get(b"sec-websocket-key"),
-        get(b"sec-websocket-protocol"),
-        get(b"sec-websocket-extensions"),
+        words[1] if len(words) > 1 else None,
+        get("host"),
+        get("user-agent"),
+        get("sec-websocket-key"),
+        get("sec-websocket-protocol"),
+        get("sec-websocket-extensions"),
     )
 
 
@@ -97,11 +112,11 @@ def parse_response(head: bytes) -> Response:
     line, headers = parse_head(head)
     get = headers.get
     return Response(
-        line[9:12] == b"101",
-        _text(get(b"server")),
-        _text(get(b"sec-websocket-protocol")),
-        _text(get(b"sec-websocket-extensions")),
-        get(b"sec-websocket-accept"),
+        line[9:12] == "101",
+        get("server"),
+        get("sec-websocket-protocol"),
+        get("sec-websocket-extensions"),
+        get("sec-websocket-accept"),
     )
 
 
@@ -112,15 +127,15 @@ def allowed_rsv(extensions: str | None) -> int:
     return 4 if "permessage-deflate" in extensions else 7
 
 
-def accept_for(key: bytes) -> bytes:
+def accept_for(key: str) -> str:
     """The Sec-WebSocket-Accept that answers this key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(key + ACCEPT_GUID, usedforsecurity=False).digest()
-    return binascii.b2a_base64(digest, newline=False)
+    digest = hashlib.sha1(key.encode("latin-1") + ACCEPT_GUID, usedforsecurity=False).digest()
+    return binascii.b2a_base64(digest, newline=False).decode("ascii")
 
 
-def _names(value: bytes) -> set[bytes]:
+def _names(value: str) -> set[str]:
     """Names listed in a header, parameters dropped."""
-    return {part.split(b";")[0].strip() for part in value.split(b",")} - {b""}
+    return {part.split(";")[0].strip() for part in value.split(",")} - {""}
 
 
 def check_answer(request: Request, response: Response) -> Anomaly:
@@ -130,10 +145,8 @@ def check_answer(request: Request, response: Response) -> Anomaly:
         return anomalies
     if request.key is not None and response.accept != accept_for(request.key):
         anomalies |= Anomaly.WRONG_ACCEPT
-    for chosen, offered, anomaly in (
-        (response.protocol, request.protocols, Anomaly.UNREQUESTED_SUBPROTOCOL),
-        (response.extensions, request.extensions, Anomaly.UNREQUESTED_EXTENSION),
-    ):
-        if chosen and _names(chosen.encode("latin-1")) - _names(offered or b""):
-            anomalies |= anomaly
+    if response.protocol and _names(response.protocol) - _names(request.protocols or ""):
+        anomalies |= Anomaly.UNREQUESTED_SUBPROTOCOL
+    if response.extensions and _names(response.extensions) - _names(request.extensions or ""):
+        anomalies |= Anomaly.UNREQUESTED_EXTENSION
     return anomalies

@@ -89,8 +89,8 @@ def to_request(headers: dict[bytes, bytes]) -> Request:
         _text(get(b":authority", get(b"host"))),
         _text(get(b"user-agent")),
         None,
-        get(b"sec-websocket-protocol"),
-        get(b"sec-websocket-extensions"),
+        _text(get(b"sec-websocket-protocol")),
+        _text(get(b"sec-websocket-extensions")),
     )
 
 

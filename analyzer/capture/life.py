@@ -24,7 +24,8 @@ from analyzer.capture.sealed import Told
 from analyzer.capture.tracker import Tracker
 from analyzer.errors import UsageError
 from analyzer.keys import KeyRing
-from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Received, Rows, Table
+from analyzer.model import SIDE, SPAN, Column, Endpoint, Octets, Received, Rows
+from analyzer.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -514,10 +515,11 @@ class _Follower(NarrowTracker):
         for some in finished:
             rows = some.connections
             is_it = (rows["ordinal"] == self._wanted.ordinal) & (rows["http2_stream"] == self._wanted.http2_stream)
-            is_told = np.array([told is not None for told in some.told], np.bool_)
-            is_flow = is_told if self._flow < 0 else rows["flow"] == self._flow  # what stays closed is met here first
+            is_flow = rows["flow"] == self._flow
+            if self._flow < 0:
+                is_flow[list(some.told)] = True  # what stays closed is met here first
             for i in np.flatnonzero(is_flow & is_it).tolist():
-                told = some.told[i]
+                told = some.told.get(i)
                 for side in range(2):
                     if told is None:
                         self._write_close(side, some.sides[i, side])
@@ -536,7 +538,9 @@ class _Follower(NarrowTracker):
         """The events by packet, each with its file; what one packet carried stays as it stood there."""
         events = sorted(self._events, key=lambda event: event.packet)
         packets = np.array([event.packet for event in events], np.int64)
-        places = zip(self.numbering.sources_of(packets), self.numbering.numbers_of(packets).tolist(), strict=True)
+        places = zip(
+            self.numbering.sources_of(packets).to_list(), self.numbering.numbers_of(packets).tolist(), strict=True
+        )
         return [
             event._replace(source=source, packet=packet) for event, (source, packet) in zip(events, places, strict=True)
         ]

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from analyzer.table import Coded
+
 
 class Numbering:
     """Files in the order in which they were read, and how many packets came before each.
@@ -33,14 +35,14 @@ class Numbering:
         self.n_packets += n_packets
 
     def _files(self, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if len(self._sources) == 1:
+            return np.zeros(len(packets), np.int64)
         at = np.searchsorted(self._before[: len(self._sources)], packets, side="left") - 1
         return np.maximum(at, 0)
 
-    def sources_of(self, packets: npt.NDArray[np.int64]) -> list[str]:
+    def sources_of(self, packets: npt.NDArray[np.int64]) -> Coded:
         """Names of the files that hold these packets; that of the first file for number 0, which is no packet."""
-        if len(self._sources) == 1:
-            return self._sources * len(packets)
-        return [self._sources[at] for at in self._files(packets).tolist()]
+        return Coded(self._sources, self._files(packets))
 
     def numbers_of(self, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Their numbers inside those files, from 1; 0 stays 0."""

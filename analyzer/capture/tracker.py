@@ -11,7 +11,7 @@ import numpy as np
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
 from analyzer.capture.finished import ENDED, GOES_ON, SUPERSEDED, Finished
-from analyzer.capture.head import Request, Response, allowed_rsv, shorten
+from analyzer.capture.head import Request, Response, allowed_rsv, parse_request, parse_response
 from analyzer.capture.mark import EVERYTHING, Place
 from analyzer.capture.sealed import Told
 from analyzer.capture.segments import Segmenter
@@ -102,8 +102,8 @@ class Tracker(Tables):
         self._spans = np.zeros(reassemble.SPANS, SPAN)
         self._dropped = np.zeros(1, np.int64)
         self._pending: list[Finished] = []
-        self._requests: dict[int, bytes | Request] = {}
-        self._responses: dict[int, bytes | Response] = {}
+        self._requests: dict[int, Request] = {}
+        self._responses: dict[int, Response] = {}
         self._secrets = secrets
         self._decider = judge
         self._layer_state[records.KEEPS_ALL] = judge is not None and judge.is_asserting
@@ -326,7 +326,7 @@ class Tracker(Tables):
                     self._make_room_for_heads()
 
     def _take_heads(self) -> None:
-        """Copy complete heads out of their slots and give the slots back."""
+        """Read complete heads and give their slots back."""
         state = self._opening_state
         n = int(state[handshake.N_OPENINGS])
         if not n:
@@ -336,8 +336,11 @@ class Tracker(Tables):
         columns = (openings[name].tolist() for name in ("connection", "slot", "n_bytes", "kind"))
         for connection, slot, size, kind in zip(*columns, strict=True):
             begin = slot * handshake.MAX_HEAD_BYTES
-            heads = self._requests if kind == handshake.REQUEST else self._responses
-            heads[connection] = shorten(bytes(content[begin : begin + size]))
+            head = bytes(content[begin : begin + size])
+            if kind == handshake.REQUEST:
+                self._requests[connection] = parse_request(head)
+            else:
+                self._responses[connection] = parse_response(head)
         free = int(state[handshake.FREE_HEADS])
         self._free_heads[free : free + n] = openings["slot"]
         state[handshake.FREE_HEADS] += n
@@ -571,22 +574,23 @@ class Tracker(Tables):
         flow = connections["flow"].astype(np.int64)
         client = connections["client_stream"].astype(np.int64)
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
-        wraps: list[Wrap | None] = [None] * len(chosen)
+        wraps: dict[int, Wrap] = {}
         by_stream = np.zeros((len(chosen), 2), bool)
         heard_pos = np.full((len(chosen), 2), EVERYTHING)
         sealed = np.zeros((len(chosen), 2), bool)
-        fates: list[Fate | None] = [None] * len(chosen)
+        fates: dict[int, Fate] = {}
         if self._unwrapper is not None:
             layers = self._flows["layer"][flow].tolist()
-            wraps = [self._unwrapper.wrap_of(layer) for layer in layers]
             for i, layer in enumerate(layers):
                 heard_pos[i] = self._unwrapper.heard_pos_of(layer, int(client[i]))
-            for i, wrap in enumerate(wraps):
-                if wrap is not None and int(connections["handshake"][i]) == handshake.COMPLETE:
+                wrap = self._unwrapper.wrap_of(layer)
+                if wrap is None:
+                    continue
+                wraps[i] = wrap
+                if int(connections["handshake"][i]) == handshake.COMPLETE:
                     self._unwrapper.see(self._server_of(self._flows[flow[i]], int(client[i]))._replace(sni=wrap.sni))
-                if wrap is not None:
-                    directions = self._unwrapper.sealed_directions(layers[i])
-                    sealed[i] = directions[::-1] if int(client[i]) else directions
+                directions = self._unwrapper.sealed_directions(layer)
+                sealed[i] = directions[::-1] if int(client[i]) else directions
             on_streams = np.flatnonzero(connections["http2_stream"])
             self._n_streams -= len(on_streams)
             self._n_ended -= int((connections["finished"] == ENDED).sum())
@@ -604,7 +608,7 @@ class Tracker(Tables):
             [self._requests.pop(i, None) for i in chosen.tolist()],
             [self._responses.pop(i, None) for i in chosen.tolist()],
             wraps,
-            [self._told.pop(i, None) for i in chosen.tolist()],
+            {i: self._told.pop(index) for i, index in enumerate(chosen.tolist()) if index in self._told},
             sealed,
             by_stream,
             heard_pos,
@@ -624,7 +628,7 @@ class Tracker(Tables):
         on_streams: list[int],
         streams: Rows,
         by_stream: Rows,
-        fates: "list[Fate | None]",
+        fates: "dict[int, Fate]",
     ) -> None:
         """Fill in how HTTP/2 streams ended, and how many of them each TCP connection has carried."""
         unwrapper = self._unwrapper
@@ -636,8 +640,8 @@ class Tracker(Tables):
             is_opened = state in (handshake.COMPLETE, handshake.MISSING_HANDSHAKE)
             # whoever sends frames has been answered, captured or not
             is_opened |= state == handshake.PENDING and int(self._sides[2 * chosen[i]]["frames"]) > 0
-            by_stream[i], fates[i] = unwrapper.take_end(int(chosen[i]), layers[i], streams[i], is_opened=is_opened)
-        for i in on_streams:
-            fate = fates[i]
+            by_stream[i], fate = unwrapper.take_end(int(chosen[i]), layers[i], streams[i], is_opened=is_opened)
             if fate is not None:
-                fates[i] = fate._replace(n_carried=unwrapper.n_carried(layers[i]))
+                fates[i] = fate
+        for i, fate in fates.items():
+            fates[i] = fate._replace(n_carried=unwrapper.n_carried(layers[i]))

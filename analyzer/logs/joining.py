@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analyzer.logs.statement import UNTIMED, Refusal, Statement
-from analyzer.model import CLOSES, FAILING, Endpoint, Evidence, Initiator, Provenance, Received, Table
+from analyzer.model import CLOSES, FAILING, Endpoint, Evidence, Initiator, Provenance, Received
+from analyzer.table import Table
 from analyzer.verdict.statement import CLOSE_PASSED, View, settle
 
 WINDOW_NS = 2_000_000_000

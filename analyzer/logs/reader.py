@@ -12,7 +12,7 @@ from analyzer.logs.record import MAX_TEXT, MESSAGE_KEYS, Record, flatten, messag
 from analyzer.logs.scan import Scanner
 from analyzer.logs.statement import Answer, Statement
 from analyzer.logs.timestamp import TIME_KEYS, Clock
-from analyzer.model import Table
+from analyzer.table import Table
 
 MAX_LINE_BYTES = 1 << 23
 """The rest of a longer line is skipped, and counted."""

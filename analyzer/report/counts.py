@@ -5,24 +5,15 @@ one process, a pool of them, or a results directory.
 """
 
 import itertools
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.model import (
-    DIMENSIONS,
-    LIMITS,
-    Endpoint,
-    Evidence,
-    Handshake,
-    Provenance,
-    Rows,
-    Table,
-    is_illegal_on_wire,
-)
+from analyzer.model import DIMENSIONS, LIMITS, Endpoint, Evidence, Handshake, Provenance, Rows, is_illegal_on_wire
 from analyzer.selection import ORIGIN_NS, named_hosts
+from analyzer.table import Coded, Numbers, Table, combine
 
 VIEW_COLUMNS = (
     *("endpoint", "code", "provenance", "evidence", "initiator", "sent", "received", "end", "ended_by", "system"),
@@ -198,11 +189,10 @@ class Breakdown:
             if value:
                 yield value, cells[number], count
 
-    def add(self, values: Sequence[str | None], ids: Sequence[int], cells: Sequence[Cell]) -> None:
+    def add(self, values: Coded, ids: Rows, cells: Sequence[Cell]) -> None:
         """Count views by their value and cell, `cells[ids]`; those without a value count as None."""
         numbers = [self._number(cell) for cell in cells]
-        same = numbers == list(range(len(cells)))
-        self._counts.update(zip(values, ids if same else map(numbers.__getitem__, ids), strict=True))
+        _count(self._counts, [values, Coded(numbers, ids)])
         self._fit()
 
     def merge(self, other: "Breakdown") -> None:
@@ -317,27 +307,35 @@ class Counts:
                 self._add_logged(closes)
         if len(connections):
             self.n_connections += len(connections)
-            self.handshakes.update(zip(*(connections[c] for c in HANDSHAKE_COLUMNS), strict=True))
-            is_sealed = zip(connections["handshake"], connections["likelihood"], strict=True)
-            self.sealed.update(likely for state, likely in is_sealed if state == Handshake.SEALED and likely)
+            _count(self.handshakes, [connections.coded(c) for c in HANDSHAKE_COLUMNS])
+            self._add_sealed(connections)
             self._add_anomalies(connections)
             self._add_subprotocols(connections)
             self._add_established(connections)
-            if any(connections["flow"]):
+            if any(connections.coded("flow").values):
                 self._add_causes(connections)
             if len(self.stories) < STORIES_KEPT:
                 self._add_stories(closes, connections)
         self._add_inputs(inputs.rows())
 
+    def _add_sealed(self, connections: Table) -> None:
+        likelihoods = connections.coded("likelihood")
+        if any(likelihoods.values):
+            kinds: Counter[tuple[Any, ...]] = Counter()
+            _count(kinds, [connections.coded("handshake"), likelihoods])
+            for (state, likely), n in kinds.items():
+                if state == Handshake.SEALED and likely:
+                    self.sealed[likely] += n
+
     def _add_established(self, connections: Table) -> None:
         """Count what only a connection that was opened has."""
-        opened = [i for i, state in enumerate(connections["handshake"]) if state in OPENED]
-        if len(opened) < len(connections):
-            connections = connections.take(opened)
-        self.ends.update(zip(*(connections[c] for c in END_COLUMNS), strict=True))
-        self.pairs.update(zip(*(connections[c] for c in PAIR_COLUMNS), strict=True))
-        codes, ids = _number(connections["client_view_code"])
-        _add_durations(self.silences, [("client", code) for code in codes], ids, connections["silence_s"])
+        states = connections.coded("handshake")
+        opened = np.flatnonzero(np.array([state in OPENED for state in states.values], bool)[states.ids])
+        for counter, names in ((self.ends, END_COLUMNS), (self.pairs, PAIR_COLUMNS)):
+            _count(counter, [connections.coded(c).take(opened) for c in names])
+        codes = connections.coded("client_view_code").take(opened)
+        groups = [("client", code) for code in codes.values]
+        _add_durations(self.silences, groups, codes.ids, connections.numbers("silence_s").take(opened))
 
     def _add_causes(self, connections: Table) -> None:
         """Count effects, and what caused them: connections that were lost with one flow come in one batch."""
@@ -354,8 +352,10 @@ class Counts:
             self.stream_errors[frame, said] += n
 
     def _add_anomalies(self, table: Table) -> None:
-        for names in filter(None, table["anomalies"]):
-            self.anomalies.update(names)
+        column = table.coded("anomalies")
+        for names, n in zip(column.values, np.bincount(column.ids, minlength=len(column.values)).tolist(), strict=True):
+            for name in names or ():
+                self.anomalies[name] += n
 
     def _add_logged(self, closes: Table) -> None:
         self.n_logged += len(closes)
@@ -365,14 +365,15 @@ class Counts:
                 self.logged.append(row)
 
     def _add_views(self, closes: Table, connections: Table) -> None:
-        keys, ids = _number(zip(*(closes[c] for c in VIEW_COLUMNS), strict=True))
-        given = closes["time"]
-        times = np.array([UNTIMED if t is None else t for t in given] if None in given else given, np.int64)
+        kinds = combine([closes.coded(c) for c in VIEW_COLUMNS])
+        keys, ids = list(kinds.values), kinds.ids
+        given = closes.numbers("time")
+        times = np.where(given.known, given.values, UNTIMED)
         self._note_times(keys, ids, times, closes)
         cells = [Cell(key[0], key[1], key[2], bucket(*key[:4])) for key in keys]
         self.timeline.add(times, ids, cells)
-        is_opened = np.array([cell.bucket != "never_opened" for cell in cells])[ids]
-        _add_durations(self.durations, [cell[:2] for cell in cells], ids, closes["duration_s"], is_opened)
+        is_opened = np.array([cell.bucket != "never_opened" for cell in cells], bool)[ids]
+        _add_durations(self.durations, [cell[:2] for cell in cells], ids, closes.numbers("duration_s"), is_opened)
         self._add_dimensions(closes, connections, ids, cells)
 
     def _note_times(self, keys: list[tuple[Any, ...]], ids: Rows, times: Rows, closes: Table) -> None:
@@ -381,7 +382,8 @@ class Counts:
         earliest, latest = np.full(n, UNTIMED), np.full(n, -(2**63))
         np.minimum.at(earliest, ids, times)
         np.maximum.at(latest, ids, np.where(times == UNTIMED, -(2**63), times))
-        records = np.array([record or 0 for record in closes["record"]], np.int64)
+        given = closes.numbers("record")
+        records = np.where(given.known, given.values, 0)
         at = np.flatnonzero(times == earliest[ids])
         at = at[np.argsort(-records[at], kind="stable")]
         index = np.zeros(n, np.int64)
@@ -426,28 +428,28 @@ class Counts:
             self.rows[key] = sorted(rows, key=row_order)[:ROWS_KEPT]
 
     def _add_dimensions(self, closes: Table, connections: Table, ids: Rows, cells: list[Cell]) -> None:
-        numbers = ids.tolist()
         for dimension in DIMENSIONS:
             if dimension == "subprotocol":
                 continue  # a column of connections
             if dimension == "host":
                 values = named_hosts(closes, connections)
             else:
-                values = _peers(closes) if dimension == "peer" else closes[dimension]
-            if not any(values):
+                values = _peers(closes) if dimension == "peer" else closes.coded(dimension)
+            if not any(values.values):
                 continue
             if dimension == "path":
-                values = [value and value.partition("?")[0] for value in values]
-            self.by[dimension].add(values, numbers, cells)
+                values = Coded([value and value.partition("?")[0] for value in values.values], values.ids)
+            self.by[dimension].add(values, ids, cells)
 
     def _add_subprotocols(self, connections: Table) -> None:
-        if not any(connections["subprotocol"]):
+        names = connections.coded("subprotocol")
+        if not any(names.values):
             return
         for side in ("client", "server"):
-            names = ("subprotocol", *(f"{side}_view_{part}" for part in ("code", "provenance", "evidence")))
-            rows = [row for row in zip(*(connections[name] for name in names), strict=True) if row[2] is not None]
-            cells = [Cell(side, code, how, bucket(side, code, how, evidence)) for _, code, how, evidence in rows]
-            self.by["subprotocol"].add([row[0] for row in rows], range(len(rows)), cells)
+            views = combine([connections.coded(f"{side}_view_{part}") for part in ("code", "provenance", "evidence")])
+            has_view = np.array([how is not None for _, how, _ in views.values], bool)[views.ids]
+            cells = [Cell(side, code, how, bucket(side, code, how, evidence)) for code, how, evidence in views.values]
+            self.by["subprotocol"].add(names.take(has_view), views.ids[has_view], cells)
 
     def _add_stories(self, closes: Table, connections: Table) -> None:
         views: dict[str, list[dict[str, Any]]] = {}
@@ -528,36 +530,32 @@ def row_order(row: dict[str, Any]) -> tuple[int, str, int, str]:
     return UNTIMED if time is None else time, row["source"], row["record"] or 0, row["endpoint"]
 
 
-def _peers(closes: Table) -> list[str | None]:
+def _peers(closes: Table) -> Coded:
     """The other side of each view: servers by `ip:port`, clients by their address alone."""
-    clients, servers = closes["client"], closes["server"]
-    if not any(clients) and not any(servers):
-        return [None] * len(closes)
-    return [
-        server if endpoint == Endpoint.CLIENT else client and client[: client.rfind(":")]
-        for endpoint, client, server in zip(closes["endpoint"], clients, servers, strict=True)
-    ]
+    endpoints, servers, clients = closes.coded("endpoint"), closes.coded("server"), closes.addresses("client")
+    is_client = np.array([endpoint == Endpoint.CLIENT for endpoint in endpoints.values], bool)[endpoints.ids]
+    ids = np.where(is_client, servers.ids, clients.ids + len(servers.values))
+    return Coded([*servers.values, *clients.values], ids)
 
 
-def _number(values: Iterable[Any]) -> tuple[list[Any], Rows]:
-    """The values that occur, each once, and for every value its place among them."""
-    numbers: defaultdict[Any, int] = defaultdict(itertools.count().__next__)
-    ids = np.fromiter(map(numbers.__getitem__, values), np.int64)
-    return list(numbers), ids
+def _count(counter: Counter[tuple[Any, ...]], columns: Sequence[Coded]) -> None:
+    """Count rows by what these columns hold."""
+    kinds = combine(columns)
+    for kind, n in zip(kinds.values, np.bincount(kinds.ids, minlength=len(kinds.values)).tolist(), strict=True):
+        counter[kind] += n
 
 
 def _add_durations(
     counter: Counter[tuple[str, int | None, int]],
     groups: Sequence[tuple[str, int | None]],
     ids: Rows,
-    seconds: Sequence[float | None],
+    seconds: Numbers,
     counts: Rows | None = None,
 ) -> None:
     """Count seconds by their group, `groups[ids]`, and step; unknown ones and those not in `counts` are left out."""
-    values = np.array(seconds, np.float64)  # None becomes not-a-number
-    known = ~np.isnan(values)
+    values, known = seconds.values, seconds.known
     if counts is not None:
-        known &= counts
+        known = known & counts
     if not known.any():
         return
     combined, n = np.unique(duration_steps(values[known]) * len(groups) + ids[known], return_counts=True)

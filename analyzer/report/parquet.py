@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from analyzer.errors import UsageError
-from analyzer.model import Column, Table, to_unicode
+from analyzer.model import Column, to_unicode
 from analyzer.report.rows import FREQUENCY_COLUMNS
+from analyzer.table import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

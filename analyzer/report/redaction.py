@@ -5,8 +5,8 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from analyzer.model import Table
 from analyzer.report.text import MAX_SHOWN
+from analyzer.table import Table
 
 SECRET = re.compile(
     r"(?i)\b(?:bearer|basic)\s{1,3}[\w.~+/=-]{6,}"

@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
-from analyzer.model import Column, Table, format_time, format_times
+from analyzer.model import Column, format_time, format_times
 from analyzer.report.text import csv_cell, record_name, visible
+from analyzer.table import Table
 
 
 def to_json(row: dict[str, Any], schema: Sequence[Column]) -> dict[str, Any]:

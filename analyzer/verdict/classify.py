@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analyzer.model import (
+    CONFIDENCES,
+    EVIDENCES,
     FAILING,
     HANDSHAKES,
+    PROVENANCES,
     RECEIVED,
     Confidence,
     Evidence,
@@ -23,7 +26,7 @@ from analyzer.model import (
 )
 
 Mask = npt.NDArray[np.bool_]
-Objects = npt.NDArray[np.object_]
+Numbers = npt.NDArray[np.int64]
 
 NONE, STATUS, EMPTY, SHORT, CUT = (
     RECEIVED.index(kind) for kind in (Received.NONE, Received.STATUS, Received.EMPTY, Received.SHORT, Received.CUT)
@@ -31,6 +34,9 @@ NONE, STATUS, EMPTY, SHORT, CUT = (
 MISSING, REJECTED, FAILED, SEALED = (
     HANDSHAKES.index(kind) for kind in (Handshake.MISSING, Handshake.REJECTED, Handshake.FAILED, Handshake.SEALED)
 )
+
+UNDETERMINED = PROVENANCES.index(Provenance.UNDETERMINED)
+UNSURE, MEDIUM, HIGH = (CONFIDENCES.index(level) for level in (None, Confidence.MEDIUM, Confidence.HIGH))
 
 CLOSE, PEER_FIN, PEER_RST, OWN_RST, OWN_CLOSE, ANSWER, NOTHING = range(7)
 """What told the endpoint of the end: column `moment` of `Views`."""
@@ -43,12 +49,25 @@ class Views(NamedTuple):
     has no view at all (the server of a handshake that never succeeded).
     """
 
-    code: npt.NDArray[np.int64]
-    provenance: Objects
-    evidence: Objects
-    confidence: Objects
-    moment: npt.NDArray[np.int64]
+    code: Numbers
+    provenance: Numbers  # index into PROVENANCES
+    evidence: Numbers  # into EVIDENCES
+    confidence: Numbers  # into CONFIDENCES
+    moment: Numbers
     has_row: Mask
+
+    @property
+    def has_code(self) -> Mask:
+        """Where a code is claimed."""
+        result: Mask = self.has_row & (self.provenance != UNDETERMINED)
+        return result
+
+    def put(
+        self, i: int, code: int, how: Provenance, why: Evidence, when: int = NOTHING, sure: Confidence | None = None
+    ) -> None:
+        """Replace one view."""
+        self.code[i], self.provenance[i], self.evidence[i] = code, PROVENANCES.index(how), EVIDENCES.index(why)
+        self.confidence[i], self.moment[i] = CONFIDENCES.index(sure), when
 
 
 def crossed(a: Rows, b: Rows) -> Mask:
@@ -84,11 +103,9 @@ def classify(
     """
     p, e = from_peer, own
     n = len(p)
-    code = np.zeros(n, np.int64)
-    provenance = np.full(n, Provenance.UNDETERMINED, object)
-    evidence = np.full(n, Evidence.OPEN_END, object)
-    confidence = np.full(n, Confidence.HIGH, object)
-    moment = np.full(n, NOTHING, np.int64)
+    code, evidence = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    provenance, confidence = np.full(n, UNDETERMINED), np.full(n, UNSURE)
+    moment = np.full(n, NOTHING)
     undecided = np.ones(n, bool)
 
     def decide(
@@ -104,8 +121,8 @@ def classify(
             return
         if what is not None:
             code[hit] = what if isinstance(what, int) else what[hit]
-        provenance[hit], evidence[hit], moment[hit] = how, why, when
-        confidence[hit] = sure if how != Provenance.UNDETERMINED else None
+        provenance[hit], evidence[hit], moment[hit] = PROVENANCES.index(how), EVIDENCES.index(why), when
+        confidence[hit] = CONFIDENCES.index(sure) if how != Provenance.UNDETERMINED else UNSURE
         undecided[hit] = False
 
     is_unseen = (handshake == MISSING) | (handshake == SEALED)
@@ -196,10 +213,10 @@ def classify(
     # 19, 20: END_STREAM and RST_STREAM are to a stream what FIN and RST are to TCP
     for end, why in ((Evidence.NO_CLOSE_FIN, Evidence.STREAM_END), (Evidence.NO_CLOSE_RST, Evidence.STREAM_RESET)):
         by_stream = np.where(moment == OWN_RST, e["by_stream"], p["by_stream"])
-        evidence[(evidence == end) & by_stream] = why
+        evidence[(evidence == EVIDENCES.index(end)) & by_stream] = EVIDENCES.index(why)
 
     # 34, 35: without a handshake nothing is sure
-    confidence[is_unseen & (confidence == Confidence.HIGH)] = Confidence.MEDIUM
+    confidence[is_unseen & (confidence == HIGH)] = MEDIUM
 
     has_row = ~refused if is_client else ~refused & ~np.isin(handshake, (REJECTED, FAILED))
     return Views(code, provenance, evidence, confidence, moment, has_row)

@@ -2,45 +2,49 @@
 
 import functools
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
 from analyzer.capture.finished import Finished
-from analyzer.capture.head import check_answer, parse_request, parse_response
+from analyzer.capture.head import check_answer
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.sealed import Told
 from analyzer.knowledge.catalogue import Catalogue
 from analyzer.model import (
     CLOSES,
+    CONFIDENCES,
     CONNECTIONS,
+    ENDED_BY,
+    ENDS,
+    EVIDENCES,
     HANDSHAKES,
+    INITIATORS,
+    PROVENANCES,
     RECEIVED,
     Anomaly,
     End,
     Endpoint,
     Initiator,
-    Provenance,
-    Received,
     Rows,
-    Table,
-    Values,
-    anomaly_names,
 )
+from analyzer.table import Coded, Endpoints, Made, Numbers, Table, Values, combine
 from analyzer.verdict import causes, classify, opaque, streams
-from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, or_none
+from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, name_anomalies
 
 REPLY_EXPECTED_NS = 1_000_000_000
 """How long a capture must go on after a Close before a missing reply is noted."""
 
-ENDS = ((End.FIN, End.RST), (End.STREAM_END, End.STREAM_RESET))
-"""How a transport can end: of TCP, of an HTTP/2 stream."""
+TRANSPORT_ENDS = np.array(
+    [[ENDS.index(end) for end in pair] for pair in ((End.FIN, End.RST), (End.STREAM_END, End.STREAM_RESET))]
+)
+"""How a transport can end, as indexes into ENDS: TCP, and an HTTP/2 stream."""
 
-KNOWN_ENDS = (*ENDS[0], *ENDS[1], End.GOAWAY)
+SIDES = (Endpoint.CLIENT, Endpoint.SERVER)
 
 SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
@@ -53,43 +57,47 @@ def format_address(hi: int, lo: int) -> str:
     return f"[{ipaddress.IPv6Address((hi & (2**64 - 1)) << 64 | lo & (2**64 - 1))}]"
 
 
-def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> list[float | None]:
-    return [value / 1e9 if ok else None for value, ok in zip(ns.tolist(), known.tolist(), strict=True)]
+def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> Numbers:
+    return Numbers(ns / 1e9, known)
 
 
 class _Heads:
-    """The openings' heads, read."""
+    """The openings' heads."""
 
     def __init__(self, finished: Finished) -> None:
-        self.requests = [parse_request(head) if isinstance(head, bytes) else head for head in finished.requests]
-        self.responses = [parse_response(head) if isinstance(head, bytes) else head for head in finished.responses]
+        self.requests = finished.requests
+        self.responses = finished.responses
 
-    def check_answers(self) -> list[Anomaly]:
-        """What is wrong with each answer."""
-        return [
-            Anomaly.NONE if request is None or response is None else check_answer(request, response)
-            for request, response in zip(self.requests, self.responses, strict=True)
-        ]
+    def check_answers(self) -> Rows:
+        """What is wrong with each answer, as bits of `Anomaly`."""
+        return np.array(
+            [
+                0 if request is None or response is None else check_answer(request, response)
+                for request, response in zip(self.requests, self.responses, strict=True)
+            ],
+            np.int64,
+        )
 
-    def of_request(self, field: str) -> Callable[[], list[Any]]:
+    def of_request(self, field: str) -> Callable[[], Coded]:
         """A column made of one field of the requests."""
-        return lambda: [None if request is None else getattr(request, field) for request in self.requests]
+        return lambda: Coded.of(None if request is None else getattr(request, field) for request in self.requests)
 
-    def of_response(self, field: str) -> Callable[[], list[Any]]:
+    def of_response(self, field: str) -> Callable[[], Coded]:
         """A column made of one field of the answers."""
-        return lambda: [None if response is None else getattr(response, field) for response in self.responses]
+        return lambda: Coded.of(None if response is None else getattr(response, field) for response in self.responses)
 
 
 class _Story(NamedTuple):
     """What both tables tell of the same connections, column by column."""
 
-    initiator: list[Initiator]
-    end: list[End]
-    ended_by: list[Endpoint | None]
+    initiator: Coded
+    end: Coded
+    ended_by: Coded
     ended_ns: npt.NDArray[np.int64]
     opened_ns: npt.NDArray[np.int64]
     has_opened: npt.NDArray[np.bool_]
-    anomalies: list[int]
+    has_ended: npt.NDArray[np.bool_]
+    anomalies: npt.NDArray[np.int64]
 
 
 class _Names:
@@ -98,19 +106,20 @@ class _Names:
     def __init__(self, finished: Finished) -> None:
         self._finished = finished
 
-    def _endpoints(self, is_client: bool) -> list[str]:
+    def _endpoints(self, is_client: bool) -> Endpoints:
         flows = self._finished.flows
         is_b = (self._finished.connections["client_stream"] == 1) == is_client
-        parts = [np.where(is_b, flows[f"b_{part}"], flows[f"a_{part}"]).tolist() for part in ("hi", "lo", "port")]
-        hosts = {address: format_address(*address) for address in set(zip(parts[0], parts[1], strict=True))}
-        return [f"{hosts[hi, lo]}:{port}" for hi, lo, port in zip(*parts, strict=True)]
+        hi, lo, ports = (np.where(is_b, flows[f"b_{part}"], flows[f"a_{part}"]) for part in ("hi", "lo", "port"))
+        addresses, ids = np.unique(np.stack([hi, lo], axis=1) if hi.any() else lo, axis=0, return_inverse=True)
+        pairs = addresses.tolist() if addresses.ndim == 2 else [(0, address) for address in addresses.tolist()]
+        return Endpoints(Coded([format_address(*pair) for pair in pairs], ids.ravel()), ports)
 
     @cached_property
-    def client(self) -> list[str]:
+    def client(self) -> Endpoints:
         return self._endpoints(True)
 
     @cached_property
-    def server(self) -> list[str]:
+    def server(self) -> Endpoints:
         return self._endpoints(False)
 
     @cached_property
@@ -120,7 +129,7 @@ class _Names:
         stamps = " ".join(started).replace("-", "").replace(":", "").split(" ")
         return [
             f"{stamp}Z-{client}-{server}"
-            for stamp, client, server in zip(stamps, self.client, self.server, strict=True)
+            for stamp, client, server in zip(stamps, self.client.to_list(), self.server.to_list(), strict=True)
         ]
 
     @cached_property
@@ -150,6 +159,8 @@ def to_tables(
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
     heads = _Heads(finished)
     answer_bits = heads.check_answers()
+    refused = np.zeros(len(finished.flows), bool)
+    refused[[i for i, fate in finished.fates.items() if fate.is_refused]] = True
     state = handshake_state(finished, sent, answer_bits)
     views = [
         classify.classify(
@@ -160,7 +171,7 @@ def to_tables(
             evicted=finished.evicted,
             vanished=finished.vanished,
             answered=finished.connections["response_packet"] > 0,
-            refused=np.array([fate is not None and fate.is_refused for fate in finished.fates], bool),
+            refused=refused,
         )
         for side in (CLIENT, SERVER)
     ]
@@ -179,7 +190,7 @@ def _tell(
     sent: list[Rows],
     closes: list[Closes],
     state: Rows,
-    answer_bits: list[Anomaly],
+    answer_bits: Rows,
 ) -> _Story:
     flows, connections = finished.flows, finished.connections
     n = len(flows)
@@ -193,55 +204,56 @@ def _tell(
     has_ended = (moments.min(axis=0) < np.iinfo(np.int64).max) & ~finished.superseded
     # a side of an HTTP/2 stream that is sealed may have ended it before whatever was seen
     is_hidden = (connections["http2_stream"] > 0) & (finished.sealed & ~finished.by_stream).any(axis=1)
-    is_hidden &= ~np.array([fate is not None and fate.is_gone for fate in finished.fates], bool)  # it never was one
+    is_gone = np.zeros(n, bool)
+    is_gone[[i for i, fate in finished.fates.items() if fate.is_gone]] = True
+    is_hidden &= ~is_gone  # it never was one
     has_ended &= ~is_hidden
     ended_ns = np.where(has_ended, times[first, np.arange(n)], 0)
-    by_stream = np.take_along_axis(finished.by_stream, first[:, None] // 2, axis=1)[:, 0].tolist()
-    end = [ENDS[of_stream][at % 2] for at, of_stream in zip(first.tolist(), by_stream, strict=True)]
-    ended_by: list[Endpoint | None] = [Endpoint.CLIENT if at < 2 else Endpoint.SERVER for at in first.tolist()]
-    for i in np.flatnonzero(~has_ended).tolist():
-        ended_by[i] = None
-        if finished.superseded[i] or is_hidden[i]:
-            end[i] = End.UNKNOWN
-        elif finished.evicted[i]:
-            end[i] = End.EVICTED
-        else:
-            end[i] = End.VANISHED if finished.vanished[i] else End.OPEN
-    for i, fate in enumerate(finished.fates):
-        if fate is not None and fate.is_gone:
-            end[i] = End.GOAWAY
+    by_stream = np.take_along_axis(finished.by_stream, first[:, None] // 2, axis=1)[:, 0]
+    end = TRANSPORT_ENDS[by_stream.astype(int), first % 2]
+    ended_by = np.where(has_ended, first // 2 + 1, 0)
+    end[~has_ended] = ENDS.index(End.OPEN)
+    for mask, why in (
+        (finished.vanished, End.VANISHED),
+        (finished.evicted, End.EVICTED),
+        (finished.superseded | is_hidden, End.UNKNOWN),
+    ):
+        end[~has_ended & mask] = ENDS.index(why)
+    end[is_gone] = ENDS.index(End.GOAWAY)
 
     a, b = sent
     both = (a["close"] != frames.NO_CLOSE) & (b["close"] != frames.NO_CLOSE)
     hidden = [~side["seen"] | side["lost"] | side["tail_missing"] for side in sent]
     has_crossed = classify.crossed(a, b)
-    initiator = np.full(n, Initiator.NONE, object)
-    initiator[(hidden[CLIENT] & (a["close"] == 0)) | (hidden[SERVER] & (b["close"] == 0))] = Initiator.UNKNOWN
-    initiator[(a["close"] != 0) & (b["close"] == 0) & ~hidden[SERVER]] = Initiator.CLIENT
-    initiator[(b["close"] != 0) & (a["close"] == 0) & ~hidden[CLIENT]] = Initiator.SERVER
-    initiator[both & b["close_acks_peer"]] = Initiator.CLIENT
-    initiator[both & a["close_acks_peer"]] = Initiator.SERVER
-    initiator[has_crossed] = Initiator.BOTH
-    initiator[np.isin(state, (handshake.REJECTED, handshake.FAILED)) & ~both] = Initiator.NONE
+    initiator = np.full(n, INITIATORS.index(Initiator.NONE))
+    initiator[(hidden[CLIENT] & (a["close"] == 0)) | (hidden[SERVER] & (b["close"] == 0))] = INITIATORS.index(
+        Initiator.UNKNOWN
+    )
+    initiator[(a["close"] != 0) & (b["close"] == 0) & ~hidden[SERVER]] = INITIATORS.index(Initiator.CLIENT)
+    initiator[(b["close"] != 0) & (a["close"] == 0) & ~hidden[CLIENT]] = INITIATORS.index(Initiator.SERVER)
+    initiator[both & b["close_acks_peer"]] = INITIATORS.index(Initiator.CLIENT)
+    initiator[both & a["close_acks_peer"]] = INITIATORS.index(Initiator.SERVER)
+    initiator[has_crossed] = INITIATORS.index(Initiator.BOTH)
+    initiator[np.isin(state, (handshake.REJECTED, handshake.FAILED)) & ~both] = INITIATORS.index(Initiator.NONE)
 
-    is_told = opaque.is_told(finished.told)
-    for i in np.flatnonzero(is_told).tolist():
-        one = finished.told[i]
-        initiator[i] = Initiator.UNKNOWN if one is None else one.initiator
+    is_told = np.zeros(n, bool)
+    for i, told in finished.told.items():
+        is_told[i], initiator[i] = True, INITIATORS.index(told.initiator)
 
     opened_ns = np.where(connections["opened_ns"] > 0, connections["opened_ns"], connections["request_ns"])
     opened_ns = np.where(opened_ns > 0, opened_ns, flows["first_ns"])
     # of what was never opened only the first exchange can be said, if there was one
     has_opened = ~is_told | (connections["opened_ns"] > 0)
     anomalies = _conduct(finished, sent, closes, answer_bits, has_crossed, ended_ns, has_ended, first)
-    anomalies = [0 if told else bits for told, bits in zip(is_told.tolist(), anomalies, strict=True)]
+    anomalies[is_told] = 0
     return _Story(
-        initiator.tolist(),
-        end,
-        ended_by,
+        Coded(INITIATORS, initiator),
+        Coded(ENDS, end),
+        Coded(ENDED_BY, ended_by),
         ended_ns,
         opened_ns,
         has_opened,
+        has_ended | is_gone,
         anomalies,
     )
 
@@ -250,15 +262,15 @@ def _conduct(
     finished: Finished,
     sent: list[Rows],
     closes: list[Closes],
-    answer_bits: list[Anomaly],
+    answer_bits: Rows,
     has_crossed: classify.Mask,
     ended_ns: npt.NDArray[np.int64],
     has_ended: classify.Mask,
     first_end: npt.NDArray[np.int64],
-) -> list[int]:
-    """Anomalies that only the two sides together show, with those of both walks and of the opening."""
+) -> npt.NDArray[np.int64]:
+    """Bits of anomalies that only the two sides together show, with those of both walks and of the opening."""
     a, b = sent
-    bits = np.array([int(b) for b in answer_bits], np.int64)
+    bits = answer_bits.copy()
     for side in (CLIENT, SERVER):
         bits |= finished.sides[:, side]["anomalies"]
         bits |= closes[side].anomalies
@@ -277,48 +289,69 @@ def _conduct(
     last_close_ns = np.maximum(finished.sides[:, CLIENT]["close_ns"], finished.sides[:, SERVER]["close_ns"])
     until = np.where(has_ended, ended_ns, last_ns)
     bits[both & (until - last_close_ns > SERVER_LINGER_NS)] |= int(Anomaly.SERVER_LINGERED)
-    result: list[int] = bits.tolist()
-    return result
+    return bits
 
 
-def _diagnose(finished: Finished, views: classify.Views, story: _Story, side: int, catalogue: Catalogue) -> list[str]:
+def _diagnose(finished: Finished, views: classify.Views, story: _Story, side: int, catalogue: Catalogue) -> Coded:
     """Key of the documented text for every view of one endpoint."""
-    endpoint = (Endpoint.CLIENT, Endpoint.SERVER)[side]
-    return [
+    kinds = combine(
+        [
+            Numbers(views.code, views.code > 0).to_codes(),
+            Coded(EVIDENCES, views.evidence),
+            Coded(PROVENANCES, views.provenance),
+            _closes_sent(finished, side),
+            _closes_sent(finished, 1 - side),
+            story.initiator,
+            story.end,
+            story.ended_by,
+        ]
+    )
+    keys = [
         catalogue.key(
-            code or None,
+            code,
             evidence=evidence,
             provenance=provenance,
-            endpoint=endpoint,
+            endpoint=SIDES[side],
             sent=own,
             received=came,
             initiator=initiator,
             end=end,
             ended_by=ended_by or Endpoint.UNKNOWN,
         )
-        for code, evidence, provenance, own, came, initiator, end, ended_by in zip(
-            views.code.tolist(),
-            views.evidence.tolist(),
-            views.provenance.tolist(),
-            _closes_sent(finished, side),
-            _closes_sent(finished, 1 - side),
-            story.initiator,
-            story.end,
-            story.ended_by,
-            strict=True,
-        )
+        for code, evidence, provenance, own, came, initiator, end, ended_by in kinds.values
     ]
+    return Coded(keys, kinds.ids)
 
 
 def _diagnose_connections(
     finished: Finished, views: list[classify.Views], story: _Story, catalogue: Catalogue
-) -> list[str]:
+) -> Coded:
     """Per connection the text for whoever did not begin the end: it names what happened to them."""
     of_client, of_server = (_diagnose(finished, views[side], story, side, catalogue) for side in (CLIENT, SERVER))
-    return [
-        of_server[i] if initiator == Initiator.CLIENT and views[SERVER].has_row[i] else of_client[i]
-        for i, initiator in enumerate(story.initiator)
-    ]
+    by_client = (story.initiator.ids == INITIATORS.index(Initiator.CLIENT)) & views[SERVER].has_row
+    return Coded(
+        [*of_client.values, *of_server.values],
+        np.where(by_client, of_server.ids + len(of_client.values), of_client.ids),
+    )
+
+
+def _in_turn(of_client: Made, of_server: Made, keep: Rows) -> Made:
+    """The two views' values in turn, without those of endpoints that have no view."""
+    if isinstance(of_client, Coded) and isinstance(of_server, Coded):
+        values, shift = of_client.values, 0
+        if of_server.values is not values:
+            values, shift = [*values, *of_server.values], len(values)
+        return Coded(values, np.stack([of_client.ids, of_server.ids + shift], axis=1).ravel()[keep])
+    if isinstance(of_client, Numbers) and isinstance(of_server, Numbers):
+        known = np.stack([of_client.known, of_server.known], axis=1).ravel()[keep]
+        return Numbers(np.stack([of_client.values, of_server.values], axis=1).ravel()[keep], known)
+    if isinstance(of_client, Endpoints) and isinstance(of_server, Endpoints):
+        ports = np.stack([of_client.ports, of_server.ports], axis=1).ravel()[keep]
+        addresses = _in_turn(of_client.addresses, of_server.addresses, keep)
+        return Endpoints(cast("Coded", addresses), ports)
+    pairs: list[Any] = [None] * (2 * len(of_client))
+    pairs[0::2], pairs[1::2] = cast("Sequence[Any]", of_client), cast("Sequence[Any]", of_server)
+    return [value for value, kept in zip(pairs, keep.tolist(), strict=True) if kept]
 
 
 def _closes_table(
@@ -331,75 +364,59 @@ def _closes_table(
     files: Numbering,
 ) -> Table:
     n = len(story.end)
-    keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel().tolist()
-    is_whole = all(keep)
+    keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel()
     moments = [_moments(finished, views[side], side, files) for side in (CLIENT, SERVER)]
-    known_end = np.array([end in KNOWN_ENDS for end in story.end], bool)
 
-    def both(of_client: Sequence[Any], of_server: Sequence[Any]) -> list[Any]:
-        """The two views' values in turn, without those of endpoints that have no view."""
-        pairs: list[Any] = [None] * (2 * n)
-        pairs[0::2], pairs[1::2] = of_client, of_server
-        if is_whole:
-            return pairs
-        return [value for value, kept in zip(pairs, keep, strict=True) if kept]
-
-    def each(make: Callable[[int], Sequence[Any]]) -> Callable[[], list[Any]]:
+    def each(make: Callable[[int], Made]) -> Callable[[], Made]:
         """A column whose values depend on the side whose view it is."""
-        return lambda: both(make(CLIENT), make(SERVER))
+        return lambda: _in_turn(make(CLIENT), make(SERVER), keep)
 
-    def same(values: Callable[[], Sequence[Any]]) -> Callable[[], list[Any]]:
+    def same(values: Callable[[], Made]) -> Callable[[], Made]:
         """A column that says the same of a connection's two views."""
 
-        def make() -> list[Any]:
+        def make() -> Made:
             made = values()
-            return both(made, made)
+            return _in_turn(made, made, keep)
 
         return make
 
-    def received(side: int) -> list[Received]:
-        return _closes_sent(finished, side)
-
-    def anomalies(side: int) -> list[list[str]]:
-        bits = finished.sides[:, side]["anomalies"] | closes[side].anomalies
-        return [anomaly_names(some) for some in bits.tolist()]
+    def anomalies(side: int) -> Coded:
+        return name_anomalies(finished.sides[:, side]["anomalies"] | closes[side].anomalies)
 
     columns: dict[str, Values] = {
-        "source": both(moments[CLIENT].sources, moments[SERVER].sources),
+        "source": each(lambda side: moments[side].sources),
         "record": each(lambda side: moments[side].records),
         "time": each(lambda side: moments[side].times),
         "connection": same(lambda: names.connection),
-        "endpoint": both([Endpoint.CLIENT] * n, [Endpoint.SERVER] * n),
-        "code": each(
-            lambda side: or_none(views[side].code, views[side].provenance != Provenance.UNDETERMINED),
-        ),
-        "provenance": each(lambda side: views[side].provenance.tolist()),
-        "evidence": each(lambda side: views[side].evidence.tolist()),
-        "confidence": each(lambda side: views[side].confidence.tolist()),
-        "received": each(lambda side: received(1 - side)),
+        "endpoint": each(lambda side: Coded(SIDES, np.full(n, side))),
+        "code": each(lambda side: Numbers(views[side].code, views[side].has_code)),
+        "provenance": each(lambda side: Coded(PROVENANCES, views[side].provenance)),
+        "evidence": each(lambda side: Coded(EVIDENCES, views[side].evidence)),
+        "confidence": each(lambda side: Coded(CONFIDENCES, views[side].confidence)),
+        "received": each(lambda side: _closes_sent(finished, 1 - side)),
         "wire_code": each(lambda side: closes[1 - side].codes()),
-        "sent": each(received),
+        "sent": each(lambda side: _closes_sent(finished, side)),
         "sent_code": each(lambda side: closes[side].codes()),
         "reason": each(lambda side: closes[1 - side].reasons()),
         "initiator": same(lambda: story.initiator),
         "end": same(lambda: story.end),
         "ended_by": same(lambda: story.ended_by),
-        "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, known_end & story.has_opened)),
+        "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, story.has_ended & story.has_opened)),
         "client": same(lambda: names.client),
         "server": same(lambda: names.server),
         "host": same(heads.of_request("host")),
         "path": same(heads.of_request("path")),
         "anomalies": each(lambda side: anomalies(1 - side)),
     }
-    return Table(CLOSES, columns)
+    return Table(CLOSES, columns, n_rows=int(keep.sum()))
 
 
 class _Moments(NamedTuple):
-    """When one endpoint of every connection learned of the end, and where that stands; None where nothing told it."""
+    """When one endpoint of every connection learned of the end, and where that stands, if anything told it."""
 
-    sources: list[str]
-    records: list[Any]
-    times: list[Any]
+    sources: Coded
+    records: Numbers
+    times: Numbers
 
 
 def _moments(finished: Finished, view: classify.Views, side: int, files: Numbering) -> _Moments:
@@ -433,7 +450,7 @@ def _moments(finished: Finished, view: classify.Views, side: int, files: Numberi
         packets[chosen], times[chosen] = packet[chosen], ns[chosen]
     known = packets > 0
     sources = files.sources_of(np.where(known, packets, finished.flows["first_packet"]))
-    return _Moments(sources, or_none(files.numbers_of(packets), known), or_none(times, known))
+    return _Moments(sources, Numbers(files.numbers_of(packets), known), Numbers(times, known))
 
 
 def _connections_table(
@@ -447,44 +464,50 @@ def _connections_table(
     catalogue: Catalogue,
     files: Numbering,
 ) -> Table:
-    rows = finished.connections
-    known_end = np.array([end in KNOWN_ENDS for end in story.end], bool)
+    rows, n = finished.connections, len(finished.connections)
     columns: dict[str, Values] = {
         "connection": lambda: names.connection,
         "source": files.sources_of(finished.flows["first_packet"]),
         "client": lambda: names.client,
         "server": lambda: names.server,
-        "transport": ["tcp" if wrap is None else wrap.transport for wrap in finished.wraps],
-        "sni": lambda: [wrap and wrap.sni for wrap in finished.wraps],
-        "alpn": lambda: [wrap and wrap.alpn for wrap in finished.wraps],
-        "tls_version": lambda: [wrap and wrap.tls_version for wrap in finished.wraps],
-        "tls_alert": lambda: [_name_alert(told) for told in finished.told],
-        "likelihood": lambda: [told and told.likelihood for told in finished.told],
+        "transport": _of_few(n, {i: wrap.transport for i, wrap in finished.wraps.items()}, others="tcp"),
+        "sni": _of_few(n, {i: wrap.sni for i, wrap in finished.wraps.items()}),
+        "alpn": _of_few(n, {i: wrap.alpn for i, wrap in finished.wraps.items()}),
+        "tls_version": _of_few(n, {i: wrap.tls_version for i, wrap in finished.wraps.items()}),
+        "tls_alert": _of_few(n, {i: _name_alert(told) for i, told in finished.told.items()}),
+        "likelihood": _of_few(n, {i: told.likelihood for i, told in finished.told.items()}),
         "host": heads.of_request("host"),
         "path": heads.of_request("path"),
         "subprotocol": heads.of_response("protocol"),
         "extensions": heads.of_response("extensions"),
         "user_agent": heads.of_request("user_agent"),
         "server_software": heads.of_response("server"),
-        "handshake": [HANDSHAKES[index] for index in state.tolist()],
-        "http_status": or_none(rows["status"], rows["status"] > 0),
+        "handshake": Coded(HANDSHAKES, state),
+        "http_status": Numbers(rows["status"], rows["status"] > 0),
         **streams.columns(finished.fates, rows["http2_stream"], lambda: names.flow),
-        **causes.columns(finished, views, story.initiator),
-        "opened": lambda: or_none(story.opened_ns, story.has_opened),
-        "ended": lambda: or_none(story.ended_ns, known_end),
-        "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, known_end & story.has_opened),
+        **causes.columns(finished, views, story.initiator.ids),
+        "opened": Numbers(story.opened_ns, story.has_opened),
+        "ended": Numbers(story.ended_ns, story.has_ended),
+        "duration_s": lambda: _seconds(story.ended_ns - story.opened_ns, story.has_ended & story.has_opened),
         "initiator": story.initiator,
         "end": story.end,
         "ended_by": story.ended_by,
-        "anomalies": lambda: [anomaly_names(bits) for bits in story.anomalies],
+        "anomalies": lambda: name_anomalies(story.anomalies),
         "diagnosis": lambda: _diagnose_connections(finished, views, story, catalogue),
     }
     for side in (CLIENT, SERVER):
         columns |= _side_columns(finished, closes[side], views[side], files, side)
-    timings = functools.cache(lambda: _timings(finished, story, known_end))
+    timings = functools.cache(lambda: _timings(finished, story))
     for name in ("silence_s", "close_reply_s", "end_delay_s", "unanswered_ping_s"):
         columns[name] = functools.partial(lambda name: timings()[name], name)
     return Table(CONNECTIONS, columns)
+
+
+def _of_few(n: int, held: Mapping[int, Any], *, others: Any = None) -> Coded:
+    """A column of `n` rows of which few have a value of their own."""
+    ids = np.zeros(n, np.int64)
+    ids[list(held)] = np.arange(1, len(held) + 1)
+    return Coded([others, *held.values()], ids)
 
 
 def _side_columns(
@@ -494,46 +517,50 @@ def _side_columns(
     name = ("client", "server")[side]
     walk = finished.sides[:, side]
     has_close = walk["close"] != frames.NO_CLOSE
-    has_code = view.has_row & (view.provenance != Provenance.UNDETERMINED)
-    is_read = ~opaque.is_told(finished.told) & ~(finished.sealed[:, side] & (walk["frames"] == 0))
+    is_read = ~(finished.sealed[:, side] & (walk["frames"] == 0))
+    is_read[list(finished.told)] = False
+
+    def of_view(values: Sequence[Any], ids: Rows) -> Coded:
+        return Coded([*values, None], np.where(view.has_row, ids, len(values)))
+
+    def close_source() -> Coded:
+        files_of = files.sources_of(walk["close_packet"])
+        return Coded([*files_of.values, None], np.where(has_close, files_of.ids, len(files_of.values)))
+
     return {
         f"{name}_close": lambda: _closes_sent(finished, side),
         f"{name}_close_code": closes.codes,
         f"{name}_close_reason": closes.reasons,
-        f"{name}_close_time": lambda: or_none(walk["close_ns"], has_close),
-        f"{name}_close_source": lambda: [
-            source if has else None
-            for source, has in zip(files.sources_of(walk["close_packet"]), has_close.tolist(), strict=True)
-        ],
-        f"{name}_close_record": lambda: or_none(files.numbers_of(walk["close_packet"]), has_close),
+        f"{name}_close_time": lambda: Numbers(walk["close_ns"], has_close),
+        f"{name}_close_source": close_source,
+        f"{name}_close_record": lambda: Numbers(files.numbers_of(walk["close_packet"]), has_close),
         f"{name}_close_anomalies": closes.names,
-        f"{name}_view_code": lambda: or_none(view.code, has_code),
-        f"{name}_view_provenance": lambda: or_none(view.provenance, view.has_row),
-        f"{name}_view_evidence": lambda: or_none(view.evidence, view.has_row),
-        f"{name}_view_confidence": lambda: or_none(view.confidence, view.has_row),
-        f"{name}_frames": lambda: or_none(walk["frames"], is_read),
-        f"{name}_messages": lambda: or_none(walk["messages"], is_read),
-        f"{name}_bytes": lambda: or_none(walk["payload_bytes"], is_read),
-        f"{name}_largest_message_bytes": lambda: or_none(walk["largest_bytes"], is_read),
-        f"{name}_gap_bytes": lambda: or_none(walk["gap_bytes"], is_read),
+        f"{name}_view_code": lambda: Numbers(view.code, view.has_code),
+        f"{name}_view_provenance": lambda: of_view(PROVENANCES, view.provenance),
+        f"{name}_view_evidence": lambda: of_view(EVIDENCES, view.evidence),
+        f"{name}_view_confidence": lambda: of_view(CONFIDENCES, view.confidence),
+        f"{name}_frames": lambda: Numbers(walk["frames"], is_read),
+        f"{name}_messages": lambda: Numbers(walk["messages"], is_read),
+        f"{name}_bytes": lambda: Numbers(walk["payload_bytes"], is_read),
+        f"{name}_largest_message_bytes": lambda: Numbers(walk["largest_bytes"], is_read),
+        f"{name}_gap_bytes": lambda: Numbers(walk["gap_bytes"], is_read),
     }
 
 
-def _name_alert(told: Told | None) -> str | None:
+def _name_alert(told: Told) -> str | None:
     """Who sent the alert by which TLS failed, and its name."""
-    if told is None or told.alert is None:
+    if told.alert is None:
         return None
     side, name = told.alert
-    return f"{(Endpoint.CLIENT, Endpoint.SERVER)[side]} {name}"
+    return f"{SIDES[side]} {name}"
 
 
-def _closes_sent(finished: Finished, side: int) -> list[Received]:
+def _closes_sent(finished: Finished, side: int) -> Coded:
     """What the first Close of one side was."""
-    kinds = [RECEIVED[kind] for kind in finished.sides[:, side]["close"].tolist()]
-    return opaque.received_names(finished.told, finished.sealed, kinds, side)
+    return Coded(RECEIVED, opaque.received(finished.told, finished.sealed, finished.sides[:, side]["close"], side))
 
 
-def _timings(finished: Finished, story: _Story, known_end: classify.Mask) -> dict[str, list[Any]]:
+def _timings(finished: Finished, story: _Story) -> dict[str, Numbers]:
     """Silences and delays around the end, in seconds."""
     a, b = finished.sides[:, CLIENT], finished.sides[:, SERVER]
     has_a, has_b = a["close"] != frames.NO_CLOSE, b["close"] != frames.NO_CLOSE
@@ -544,13 +571,15 @@ def _timings(finished: Finished, story: _Story, known_end: classify.Mask) -> dic
     last_close = np.maximum(a["close_ns"], b["close_ns"])
     has_close = has_a | has_b
     began = np.where(has_close, first_close, story.ended_ns)
-    has_began = has_close | known_end
+    has_began = has_close | story.has_ended
     active = finished.connections["activity_ns"]
     pings = np.stack([a["ping_ns"], b["ping_ns"]])
     oldest = np.where(pings > 0, pings, np.iinfo(np.int64).max).min(axis=0)
     return {
         "silence_s": _seconds(began - active, has_began & (active > 0)),
         "close_reply_s": _seconds(last_close - first_close, both),
-        "end_delay_s": _seconds(story.ended_ns - last_close, has_close & known_end & (story.ended_ns >= last_close)),
+        "end_delay_s": _seconds(
+            story.ended_ns - last_close, has_close & story.has_ended & (story.ended_ns >= last_close)
+        ),
         "unanswered_ping_s": _seconds(began - oldest, has_began & (pings.max(axis=0) > 0) & (began >= oldest)),
     }

@@ -1,23 +1,17 @@
 """Finished connections to facts: their Close bodies, and what each side sent, as `classify` takes it."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from analyzer.capture import frames, handshake, mark
 from analyzer.capture.finished import ENDED, Finished
 from analyzer.model import LOCAL_ONLY, RECEIVED, SENT, VIOLATIONS, Anomaly, Received, Rows, anomaly_names
+from analyzer.table import Coded, Numbers
 
 CLIENT, SERVER = 0, 1
 
 SEALED_CLOSE = RECEIVED.index(Received.SEALED)
 """SIDE `close` of one that was never opened (docs/sealed.md)."""
-
-
-def or_none(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
-    """The values as Python objects, None where they are not known."""
-    return [value if ok else None for value, ok in zip(values.tolist(), known.tolist(), strict=True)]
 
 
 class Closes:
@@ -60,9 +54,9 @@ class Closes:
         row = self._sides[i]
         return frames.parse_close_body(row["body"][: int(row["body_bytes"])].tobytes())
 
-    def codes(self) -> list[int | None]:
-        """Status codes, None where none came."""
-        return or_none(self.code, self.has_code)
+    def codes(self) -> Numbers:
+        """Status codes, none where none came."""
+        return Numbers(self.code, self.has_code)
 
     def reasons(self) -> list[str | None]:
         """Reasons: None without a Close or with one cut off, empty where it gave none."""
@@ -70,9 +64,15 @@ class Closes:
         unread = (frames.NO_CLOSE, frames.CUT_CLOSE, SEALED_CLOSE)
         return [None if kind in unread else self._read(i).reason for i, kind in enumerate(kinds)]
 
-    def names(self) -> list[list[str]]:
+    def names(self) -> Coded:
         """Anomalies by name."""
-        return [anomaly_names(bits) for bits in self.anomalies.tolist()]
+        return name_anomalies(self.anomalies)
+
+
+def name_anomalies(bits: Rows) -> Coded:
+    """Bits of `Anomaly` as a column of lists of names."""
+    distinct, ids = np.unique(bits, return_inverse=True)
+    return Coded([anomaly_names(some) for some in distinct.tolist()], ids)
 
 
 def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
@@ -123,7 +123,7 @@ def gather_facts(finished: Finished, side: int, closes: Closes) -> Rows:
     return facts
 
 
-def handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anomaly]) -> Rows:
+def handshake_state(finished: Finished, sent: list[Rows], answer_bits: Rows) -> Rows:
     """Index into HANDSHAKES; an answer that the client dropped without a frame makes the handshake failed (row 16)."""
     state = finished.connections["handshake"].astype(np.int64)
     # whoever sends frames has been answered, captured or not
@@ -133,7 +133,7 @@ def handshake_state(finished: Finished, sent: list[Rows], answer_bits: list[Anom
     # the answer, or the request, may stand in what was not opened
     is_half = finished.sealed.any(axis=1)
     state[is_half & (unanswered | (state == handshake.MISSING_HANDSHAKE))] = handshake.SEALED_HANDSHAKE
-    wrong = np.array([bool(bits) for bits in answer_bits], bool)
+    wrong = answer_bits != 0
     client, server = sent
     by_client = _first_packet(client["fin_packet"], client["rst_packet"])
     by_server = _first_packet(server["fin_packet"], server["rst_packet"])

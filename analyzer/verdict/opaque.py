@@ -4,7 +4,7 @@ A connection is spoken of only where it is asserted or likely to carry a WebSock
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from analyzer.capture.alert import is_failure
 from analyzer.capture.mark import Place
 from analyzer.capture.records import IN_STEP
 from analyzer.capture.sealed import ASKED, Told
-from analyzer.model import SEALED_END, Confidence, Evidence, Initiator, Provenance, Received, Rows
+from analyzer.model import EVIDENCES, RECEIVED, SEALED_END, Confidence, Evidence, Initiator, Provenance, Received, Rows
 from analyzer.verdict import classify, sealed
 from analyzer.verdict.classify import Views
 from analyzer.verdict.sealed import CODES
@@ -136,20 +136,18 @@ TLS_FAILED = 1015
 """What an endpoint makes up where TLS could not be established (RFC 6455 section 7.4.1)."""
 
 
-def put_views(views: Views, told: Sequence[Told | None], endpoint: int) -> None:
+def put_views(views: Views, told: Mapping[int, Told], endpoint: int) -> None:
     """Replace the views of connections that were never opened.
 
     Args:
         views: Of one endpoint; changed in place.
-        told: One for each connection, None for those that were opened or never encrypted.
+        told: By row; those that were opened or never encrypted have none.
         endpoint: 0 for the client, 1 for the server.
 
     """
-    for i, one in enumerate(told):
-        if one is None:
-            continue
+    for i, one in told.items():
         evidence, code, provenance = one.evidence[endpoint], 0, Provenance.UNDETERMINED
-        if evidence == Evidence.SEALED and views.evidence[i] in WITHOUT_END:
+        if evidence == Evidence.SEALED and EVIDENCES[views.evidence[i]] in WITHOUT_END:
             continue  # it had no end that could be judged
         moment = classify.NOTHING
         if evidence == Evidence.TLS_ALERT:
@@ -159,8 +157,7 @@ def put_views(views: Views, told: Sequence[Told | None], endpoint: int) -> None:
             moment = classify.CLOSE if evidence == Evidence.SEALED_EMPTY_CLOSE else classify.PEER_FIN
         elif evidence == Evidence.SEALED_CLOSE:
             moment = classify.CLOSE
-        views.code[i], views.provenance[i], views.evidence[i] = code, provenance, evidence
-        views.confidence[i], views.moment[i] = one.confidence[endpoint] if code else None, moment
+        views.put(i, code, provenance, evidence, moment, one.confidence[endpoint] if code else None)
 
 
 def put_sealed(views: Views, sealed: Rows, has_opened: classify.Mask, sides: tuple[Rows, Rows], endpoint: int) -> None:
@@ -181,21 +178,16 @@ def put_sealed(views: Views, sealed: Rows, has_opened: classify.Mask, sides: tup
     unread |= sealed[:, endpoint] & ~has_opened & (peer["frames"] == 0)
     never_read = sealed[:, 1 - endpoint] & (peer["frames"] == 0)
     for i in np.flatnonzero(unread | never_read).tolist():
-        if not (views.evidence[i] in BY_ABSENCE or (never_read[i] and views.evidence[i] == Evidence.GAP)):
-            continue
-        views.code[i], views.provenance[i], views.evidence[i] = 0, Provenance.UNDETERMINED, Evidence.SEALED
-        views.confidence[i], views.moment[i] = None, classify.NOTHING
+        evidence = EVIDENCES[views.evidence[i]]
+        if evidence in BY_ABSENCE or (never_read[i] and evidence == Evidence.GAP):
+            views.put(i, 0, Provenance.UNDETERMINED, Evidence.SEALED)
 
 
-def is_told(told: Sequence[Told | None]) -> classify.Mask:
-    """Connections that were never opened."""
-    return np.array([one is not None for one in told], bool)
-
-
-def received_names(told: Sequence[Told | None], sealed: Rows, known: list[Received], side: int) -> list[Received]:
-    """What Close each side sent, by what was told where nothing was opened; none where it is sealed is no knowledge."""
-    unread = Received.UNKNOWN, Received.NONE
-    return [
-        (unread[0] if is_sealed and kind == unread[1] else kind) if one is None else one.sent[side]
-        for one, is_sealed, kind in zip(told, sealed[:, side].tolist(), known, strict=True)
-    ]
+def received(told: Mapping[int, Told], sealed: Rows, known: Rows, side: int) -> Rows:
+    """What Close each side sent, as an index into RECEIVED: what was told where nothing was opened, UNKNOWN where none
+    was seen of what is sealed.
+    """
+    result = np.where(sealed[:, side] & (known == classify.NONE), RECEIVED.index(Received.UNKNOWN), known)
+    for i, one in told.items():
+        result[i] = RECEIVED.index(one.sent[side])
+    return result
