@@ -588,16 +588,23 @@ SEALED_END = np.dtype(
 )
 """How one side of a sealed connection ended; packet 0 where it did not."""
 
+HEAD_FIELDS = 6
+"""Fields of a head that are used, by the numbers of `capture.field_line`."""
+
 OPENING = np.dtype(
     [
         ("connection", "i4"),
-        ("slot", "i4"),
         ("n_bytes", "i4"),
-        ("kind", "i4"),
+        ("status", "i4"),
+        ("kind", "i1"),
+        ("is_plain", "i1"),
+        ("begins", "i4", (HEAD_FIELDS,)),
+        ("ends", "i4", (HEAD_FIELDS,)),
     ],
     align=True,
 )
-"""A complete HTTP head that opens, or fails to open, a WebSocket connection; its bytes lie in a head slot."""
+"""A complete HTTP head that opens, or fails to open, a WebSocket connection, and where among the values copied from
+heads its fields lie (`ends` is 0 for those it has not); the first is the whole head where it is not plain."""
 
 SENT = np.dtype(
     [

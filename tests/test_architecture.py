@@ -44,6 +44,7 @@ ORDER = [
         "capture.sealed",
         "capture.records",
         "capture.keystream",
+        "capture.field_line",
         "capture.handshake",
         "capture.head",
         "capture.midstream",

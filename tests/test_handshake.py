@@ -4,6 +4,7 @@ import io
 import re
 
 import h11
+import numpy as np
 import packets as build
 import pytest
 from hypothesis import given
@@ -11,9 +12,19 @@ from hypothesis import strategies as st
 from packets import CLIENT, MASK, SERVER, Conversation
 from reading import analyze
 
-from analyzer.capture import container, handshake, tracker
+from analyzer.capture import container, field_line, handshake, tracker
+from analyzer.capture.field_line import MAX_LINE_BYTES
 from analyzer.capture.handshake import MAX_HEAD_BYTES
-from analyzer.capture.head import accept_for, check_answer, parse_head, parse_request, parse_response
+from analyzer.capture.head import (
+    accept_for,
+    check_answer,
+    cut_request,
+    cut_response,
+    parse_head,
+    parse_request,
+    parse_response,
+)
+from analyzer.model import OPENING
 
 GET = "GET /chat HTTP/1.1\r\n"
 SWITCHING = "HTTP/1.1 101 Switching Protocols\r\n"
@@ -557,12 +568,11 @@ def test_head_without_end_takes_no_more_memory():
         talk.say(CLIENT, b"X: " + b"a" * 1398 + b"\r\n")
     loop, _ = run(talk.packets)
     assert loop.n_skipped_heads == 1
-    assert len(loop._heads) <= handshake.HEAD_SLOTS * MAX_HEAD_BYTES
+    assert len(loop._heads) == handshake.FIRST_HEAD_SLOTS * MAX_HEAD_BYTES
 
 
 @pytest.mark.parametrize("n", [16, 17, 100])
 def test_many_incomplete_heads_are_bounded(monkeypatch, n):
-    monkeypatch.setattr(handshake, "HEAD_SLOTS", 4)
     monkeypatch.setattr(handshake, "MAX_HEAD_SLOTS", 16)
     packets = []
     for i in range(n):
@@ -581,7 +591,6 @@ def test_many_incomplete_heads_are_bounded(monkeypatch, n):
 @pytest.mark.parametrize("n", [16, 17, 100])
 def test_dropped_heads_are_counted(monkeypatch, n):
     """At the limit all sixteen go at once, and there is room for sixteen again."""
-    monkeypatch.setattr(handshake, "HEAD_SLOTS", 4)
     monkeypatch.setattr(handshake, "MAX_HEAD_SLOTS", 16)
     packets = []
     for i in range(n + 1):
@@ -592,7 +601,7 @@ def test_dropped_heads_are_counted(monkeypatch, n):
 
 def test_heads_in_progress_survive_more_slots(monkeypatch):
     """Growth keeps what was gathered: thirty requests side by side, two places to begin with."""
-    monkeypatch.setattr(handshake, "HEAD_SLOTS", 2)
+    monkeypatch.setattr(handshake, "FIRST_HEAD_SLOTS", 2)
     talks = [Conversation(sport=10_000 + i).open() for i in range(30)]
     requests = [build.REQUEST.replace(b"/chat", f"/chat{i}".encode()) for i in range(30)]
     for at in range(0, 200, 50):
@@ -786,18 +795,90 @@ def test_parse_head_agrees_with_h11(rows, is_request):
     for name, value in event.headers:
         if name.decode() in (*USED, "host"):
             theirs.setdefault(name.decode("latin-1"), []).append(squeeze(value.decode("latin-1")))
-    line, ours = parse_head(data)
+    line, ours = parse_head(data.decode("latin-1"))
     assert line == first
     assert {name: squeeze(value) for name, value in ours.items()} == {
         name: squeeze(", ".join(some)) for name, some in theirs.items()
     }
 
 
+def copy(data, *, is_request):
+    """What the kernel copies of a head, None where it leaves the head to Python."""
+    values, row = np.zeros(len(data) + 10, np.uint8), np.zeros(1, OPENING)[0]
+    row["begins"], row["ends"] = 77, 88  # of another head
+    heads = np.frombuffer(b"other" + data + b"behind", np.uint8)
+    used = field_line.copy_fields(heads, 5, 5 + len(data), is_request, values, 10, row)
+    text = values[:used].tobytes().decode("latin-1")
+    begins, ends = row["begins"].tolist(), row["ends"].tolist()
+    if not row["is_plain"]:
+        assert text[begins[0] : ends[0]] == data.decode("latin-1")
+        return None
+    if is_request:
+        return cut_request(text, begins, ends)
+    return cut_response(text, begins, ends, is_switch=data[9:12] == b"101")
+
+
+@given(fields, st.booleans())
+def test_plain_heads_say_the_same_to_the_kernel(rows, is_request):
+    """What h11 reads out of a head `parse_head` does (above); what the kernel copies is that."""
+    text = "GET /x HTTP/1.1\r\n" if is_request else "HTTP/1.1 101 X\r\n"
+    for name, before, parts, after, end in rows:
+        text += f"{name}:{before}" + f"{end} ".join(parts) + after + end
+    copied = copy(text.encode("latin-1") + b"\r\n", is_request=is_request)
+    parse = parse_request if is_request else parse_response
+    names = [name.lower() for name, *_ in rows if name.lower() in USED]
+    if len(set(names)) == len(names) and all(len(parts) == 1 for _, _, parts, *_ in rows):
+        assert copied is not None
+    assert copied in (None, parse(text + "\r\n"))
+
+
+HEAD_BYTES = st.one_of(
+    st.sampled_from([b"\r\n", b"\n", b" ", b"\t", b":", b"\r", b"Host", b"server", b"GET / "]), st.binary()
+)
+
+
+@given(st.lists(HEAD_BYTES, max_size=12).map(b"".join), st.booleans())
+def test_any_head_says_the_same_to_the_kernel(data, is_request):
+    for content in (data + b"\n\n", b"GET /a b\r\n" + data + b"\r\n\r\n"):
+        parse = parse_request if is_request else parse_response
+        assert copy(content, is_request=is_request) in (None, parse(content.decode("latin-1")))
+
+
+PLAIN_REQUEST = (
+    b"GET /chat?a=b HTTP/1.1\r\nhost: example.com\r\nUser-Agent:\tX/1 (y) \r\nServer: no\r\nCookie: a\r\n"
+    b"SEC-WEBSOCKET-KEY: abc\r\nSec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Extensions:\r\nHostess: no\r\n\r\n"
+)
+PLAIN_ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nServer: nginx\r\nHost: no\r\nServer-Timing: no\r\n"
+    b"Sec-WebSocket-Accept: xyz\r\nSec-WebSocket-Protocol: b\r\nSec-WebSocket-Key: no\r\n\r\n"
+)
+
+
+def test_a_plain_head_is_copied_field_by_field():
+    asked = ("/chat?a=b", "example.com", "X/1 (y)", "abc", "a, b", "")
+    assert copy(PLAIN_REQUEST, is_request=True) == asked
+    assert copy(PLAIN_ANSWER, is_request=False) == (True, "nginx", "b", None, "xyz")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Host : a\r\n",
+        b"Host: a\r\nHost: b\r\n",
+        b"Host: a\r\n b\r\n",
+        b"User-Agent: " + b"x" * MAX_LINE_BYTES + b"\r\n",
+    ],
+    ids=["blank", "repeated", "folded", "long"],
+)
+def test_a_head_that_is_not_plain_is_left_to_python(line):
+    assert copy(b"GET / HTTP/1.1\r\n" + line + b"\r\n", is_request=True) is None
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_parsed(data):
     for content in (data, b"GET / HTTP/1.1\r\n" + data, b"HTTP/1.1 101 X\r\n" + data):
-        line, headers = parse_head(content)
+        line, headers = parse_head(content.decode("latin-1"))
         assert "\n" not in line
         assert all(name == name.lower() and value == value.strip(" \t\r") for name, value in headers.items())
-        request, answer = parse_request(content), parse_response(content)
+        request, answer = parse_request(content.decode("latin-1")), parse_response(content.decode("latin-1"))
         assert isinstance(check_answer(request, answer), int)

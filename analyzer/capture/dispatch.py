@@ -120,11 +120,15 @@ def judge_span(
 
 
 @kernel
-def lacks_room(stream: Rows, state: Rows, done: int) -> bool:
+def lacks_room(stream: Rows, openings: Rows, values: Octets, state: Rows, done: int) -> bool:
     """Whether the caller must make room before a span goes on being read behind its first `done` bytes."""
     if int64(state[handshake.FREE_CONNECTIONS]) == 0:
         state[handshake.WHY] = handshake.NO_CONNECTIONS
-    elif int64(stream["head"]) < 0 and int64(state[handshake.FREE_HEADS]) == 0:
+    elif (
+        (int64(stream["head"]) < 0 and int64(state[handshake.FREE_HEADS]) == 0)
+        or int64(state[handshake.N_OPENINGS]) >= len(openings)
+        or len(values) - int64(state[handshake.VALUES_USED]) < handshake.MAX_HEAD_BYTES
+    ):
         state[handshake.WHY] = handshake.NO_HEADS
     else:
         return False
@@ -190,6 +194,7 @@ def scan_spans(
     heads_view: Octets,
     free_heads: Rows,
     openings: Rows,
+    values: Octets,
     ports: Rows,
     layers: Rows,
     cutters: Rows,
@@ -205,6 +210,7 @@ def scan_spans(
     Args:
         data_words: The chunk as int64, for looking at eight bytes at a time.
         pool: Where parked segments lie, and `pool_words` the same as int64.
+        values: What is used of complete heads, `state[VALUES_USED]` bytes.
         shapes: SEALED rows, one for each LAYER.
         cut_records: RECORD rows, what streams in TLS and HTTP/2 are cut into; `arena` holds their bodies.
         layer_state: The `state` of that step.
@@ -272,7 +278,7 @@ def scan_spans(
         done = int64(state[handshake.RESUME])
         state[handshake.RESUME] = 0
         first_mode = int64(stream["mode"])
-        if first_mode == flowtable.HTTP and lacks_room(stream, state, done):
+        if first_mode == flowtable.HTTP and lacks_room(stream, openings, values, state, done):
             return i
         if done == 0 and int64(state[STEPWISE]) == 0:
             state[handshake.JUDGED] = midstream.NOT_JUDGED
@@ -321,7 +327,7 @@ def scan_spans(
                 if judged >= 0:
                     midstream.settle(judged, flow_row, flow, streams, connections, sides, free, state)
                 break
-            if lacks_room(stream, state, done):
+            if lacks_room(stream, openings, values, state, done):
                 return i
             read = handshake.read_http(
                 buffer,
@@ -342,6 +348,7 @@ def scan_spans(
                 heads_view,
                 free_heads,
                 openings,
+                values,
                 state,
             )
             done += read

@@ -7,7 +7,7 @@ bodies are not read.
 
 import numpy as np
 
-from analyzer.capture import frames, records, wire
+from analyzer.capture import field_line, frames, records, wire
 from analyzer.capture.flowtable import FRAMES, HTTP, OTHER
 from analyzer.kernel import kernel
 from analyzer.model import HANDSHAKES, Handshake, Octets, Rows, int64
@@ -16,11 +16,11 @@ MAX_HEAD_BYTES = 1 << 15
 """Longest HTTP head that is read; common servers stop at 8 to 32 KiB."""
 
 FIRST_HEAD_SLOTS = 4
-HEAD_SLOTS = 128
-"""Heads that the kernel finds before Python must take them: few at first, more as soon as a capture has many."""
-
 MAX_HEAD_SLOTS = 2048
 """Heads that may be incomplete at the same time (64 MiB)."""
+
+OPENINGS, VALUE_BYTES = 1 << 10, 1 << 18
+"""Complete heads, and bytes of what is used of them, before Python must take them."""
 
 PENDING = -1
 COMPLETE = HANDSHAKES.index(Handshake.COMPLETE)
@@ -37,8 +37,8 @@ PLAIN_FLOW, TLS_FLOW, MIDSTREAM_FLOW, HTTP2_FLOW = 0, 1, 2, 3
 """FLOW `kind`: what it was found to carry."""
 
 FREE_CONNECTIONS, FREE_HEADS, N_OPENINGS, WHY, SKIPPED_HEADS, RESUME, N_CONNECTIONS = 0, 1, 2, 3, 4, 5, 6
-N_CANDIDATES, SKIPPED_CANDIDATES, JUDGED = 7, 8, 9
-OPENING_STATE_SIZE = 10
+N_CANDIDATES, SKIPPED_CANDIDATES, JUDGED, VALUES_USED = 7, 8, 9, 10
+OPENING_STATE_SIZE = 11
 """Places in the int64 array `state` of this step."""
 
 ALL_READ, NO_CONNECTIONS, NO_HEADS = 0, 1, 2
@@ -264,19 +264,31 @@ def begin_connection(
 
 
 @kernel
-def report_head(openings: Rows, state: Rows, kind: int, connection: int, slot: int, n: int) -> None:
-    """Hand a complete head to Python, which gives its slot back."""
+def report_head(
+    openings: Rows,
+    values: Octets,
+    state: Rows,
+    kind: int,
+    connection: int,
+    status: int,
+    heads: Octets,
+    base: int,
+    n: int,
+) -> None:
+    """Hand what is used of a complete head to Python; the caller has made sure that there is room."""
     row = openings[int64(state[N_OPENINGS])]
     row["kind"] = kind
     row["connection"] = connection
-    row["slot"] = slot
+    row["status"] = status
     row["n_bytes"] = n
+    used = int64(state[VALUES_USED])
+    state[VALUES_USED] = field_line.copy_fields(heads, base, base + n, kind == REQUEST, values, used, row)
     state[N_OPENINGS] += 1
 
 
 @kernel
 def drop_head(stream: Rows, free_heads: Rows, state: Rows) -> None:
-    """Give a head's slot back unread."""
+    """Give a head's slot back."""
     slot = int64(stream["head"])
     if slot >= 0:
         free_heads[int64(state[FREE_HEADS])] = slot
@@ -305,6 +317,7 @@ def read_http(
     heads_view: Octets,
     free_heads: Rows,
     openings: Rows,
+    values: Octets,
     state: Rows,
 ) -> int:
     """Read bytes of a stream that may open a WebSocket.
@@ -373,7 +386,6 @@ def read_http(
         return n
     size, end = total, base + total
     read = total - have
-    is_kept = False
     if is_request:
         is_upgrade = begins(heads_view, base, size, GET) and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
         if not is_upgrade:
@@ -396,8 +408,7 @@ def read_http(
             connections[connection]["request_packet"] = packet
             connections[connection]["request_ns"] = ts
             stream["mode"] = FRAMES
-            report_head(openings, state, REQUEST, connection, slot, size)
-            is_kept = True
+            report_head(openings, values, state, REQUEST, connection, 0, heads_view, base, size)
     elif size >= 12:
         status = status_of(heads_view, base)
         is_upgrade = status == 101 and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
@@ -432,8 +443,7 @@ def read_http(
             row["response_packet"] = packet
             row["opened_ns"] = ts
             row["activity_ns"] = ts
-            report_head(openings, state, RESPONSE, connection, slot, size)
-            is_kept = True
+            report_head(openings, values, state, RESPONSE, connection, status, heads_view, base, size)
             if status == 101:
                 if int64(row["handshake"]) == PENDING:
                     row["handshake"] = COMPLETE
@@ -446,11 +456,7 @@ def read_http(
             else:
                 row["handshake"] = REJECTED
                 other["mode"] = HTTP
-    if is_kept:
-        stream["head"] = -1
-        stream["head_bytes"] = 0
-    else:
-        drop_head(stream, free_heads, state)
+    drop_head(stream, free_heads, state)
     return read
 
 

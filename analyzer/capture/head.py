@@ -1,6 +1,7 @@
 """The heads of an opening, read once the handshake's kernel has found them (RFC 6455 section 4, RFC 9112).
 
-Only headers that are used are looked at; nothing here raises, whatever a head holds.
+Most heads are plain: their values were copied out by `field_line`. The others are read here. Only headers that are used
+are looked at; nothing here raises, whatever a head holds.
 """
 
 import binascii
@@ -8,13 +9,11 @@ import hashlib
 import re
 from typing import NamedTuple
 
+from analyzer.capture.field_line import MAX_LINE_BYTES
 from analyzer.model import Anomaly
 
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
-
-KEPT_LINE_BYTES = 2048
-"""Every open connection keeps what is used of its heads: longer lines are cut."""
 
 KEPT_LINES = 32
 """Lines of one head that are used; further ones are not."""
@@ -22,18 +21,10 @@ KEPT_LINES = 32
 FOLD = re.compile(r"\r?\n[ \t]+")
 """Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
 
-UNIQUE = frozenset({"sec-websocket-key", "sec-websocket-accept"})
-"""Headers that are another in every head: remembering their lines is of no use."""
-
-USED = UNIQUE | {"host", "user-agent", "server", "sec-websocket-protocol", "sec-websocket-extensions"}
-
-KNOWN_LINES = 4096
-"""Lines that are remembered with what they say: heads repeat most of theirs."""
-
-KNOWN_LINE_BYTES = 256
-
-UNREAD = ("", "")
-_known: dict[str, tuple[str, str] | None] = {}
+USED = frozenset(
+    {"host", "user-agent", "server", *(f"sec-websocket-{part}" for part in ("key", "accept", "protocol", "extensions"))}
+)
+"""Headers that are used."""
 
 
 class Request(NamedTuple):
@@ -57,44 +48,54 @@ class Response(NamedTuple):
     accept: str | None
 
 
-def _read_line(line: str) -> tuple[str, str] | None:
-    """Name and value of a field line (RFC 9112 section 5), None where it is none that is used."""
-    name, colon, value = line[:KEPT_LINE_BYTES].partition(":")
-    name = name.rstrip(" \t").lower()
-    field = (name, value.strip(" \t\r")) if colon and name in USED else None
-    if name not in UNIQUE and len(line) <= KNOWN_LINE_BYTES:
-        if len(_known) >= KNOWN_LINES:
-            _known.clear()
-        _known[line] = field
-    return field
+def cut_request(values: str, begins: list[int], ends: list[int]) -> Request:
+    """An upgrade request whose values `field_line` has copied, by the places of its fields."""
+    path, host, agent, key, protocols, extensions = begins
+    path_end, host_end, agent_end, key_end, protocols_end, extensions_end = ends
+    return Request(
+        values[path:path_end],
+        values[host:host_end] if host_end else None,
+        values[agent:agent_end] if agent_end else None,
+        values[key:key_end] if key_end else None,
+        values[protocols:protocols_end] if protocols_end else None,
+        values[extensions:extensions_end] if extensions_end else None,
+    )
 
 
-def parse_head(head: bytes) -> tuple[str, dict[str, str]]:
-    """Split a head into its first line and the headers that are used; repeated ones are joined by a comma.
+def cut_response(values: str, begins: list[int], ends: list[int], *, is_switch: bool) -> Response:
+    """The same for an answer."""
+    _, server, _, accept, protocol, extensions = begins
+    _, server_end, _, accept_end, protocol_end, extensions_end = ends
+    return Response(
+        is_switch,
+        values[server:server_end] if server_end else None,
+        values[protocol:protocol_end] if protocol_end else None,
+        values[extensions:extensions_end] if extensions_end else None,
+        values[accept:accept_end] if accept_end else None,
+    )
+
+
+def parse_head(text: str) -> tuple[str, dict[str, str]]:
+    """Split a head of any kind into its first line and the headers that are used; repeated ones are joined by a comma.
 
     Names are in lower case. Never raises: a line that is no field line is passed over, a folded one joins the one
     before.
     """
-    text = head.decode("latin-1")
-    first, *lines = text.split("\n")
+    first, *lines = FOLD.sub(" ", text).split("\n")
     headers: dict[str, str] = {}
     n_left = KEPT_LINES
     for line in lines:
-        field = _known.get(line, UNREAD)
-        if field is UNREAD:
-            if line.startswith((" ", "\t")):
-                return parse_head(FOLD.sub(" ", text).encode("latin-1"))
-            field = _read_line(line)
-        if field is not None and n_left:
-            name, value = field
+        name, colon, value = line[:MAX_LINE_BYTES].partition(":")
+        name, value = name.rstrip(" \t").lower(), value.strip(" \t\r")
+        if colon and name in USED and n_left:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
             n_left -= 1
-    return first[:KEPT_LINE_BYTES].rstrip("\r"), headers
+    return first[:MAX_LINE_BYTES].rstrip("\r"), headers
 
 
-def parse_request(head: bytes) -> Request:
-    """Read an upgrade request (RFC 6455 section 4.1)."""
-    line, headers = parse_head(head)
+def parse_request(text: str) -> Request:
+    """Read an upgrade request (RFC 6455 section 4.1), decoded as ISO 8859-1."""
+    line, headers = parse_head(text)
     words = line.split(" ", 2)
     get = headers.get
     return Request(
@@ -107,9 +108,9 @@ def parse_request(head: bytes) -> Request:
     )
 
 
-def parse_response(head: bytes) -> Response:
+def parse_response(text: str) -> Response:
     """Read the answer to an upgrade request (RFC 6455 section 4.2.2)."""
-    line, headers = parse_head(head)
+    line, headers = parse_head(text)
     get = headers.get
     return Response(
         line[9:12] == "101",

@@ -6,7 +6,8 @@ The limits on what a block may expand to are here; where blocks begin and end is
 from hpack import Decoder, HPACKError
 from hpack.exceptions import OversizedHeaderListError
 
-from analyzer.capture.head import KEPT_LINE_BYTES, Request, Response
+from analyzer.capture.field_line import MAX_LINE_BYTES
+from analyzer.capture.head import Request, Response
 
 MAX_BLOCK_BYTES = 65536
 """Of one block with its CONTINUATIONs, compressed: hpack copies all that is left of a block for every field."""
@@ -66,9 +67,9 @@ class Fields:
             if name in USED:
                 known = headers.get(name)
                 if known is None:
-                    headers[name] = value[:KEPT_LINE_BYTES]
-                elif name[:1] != b":" and len(known) < KEPT_LINE_BYTES:
-                    headers[name] = (known + b", " + value)[:KEPT_LINE_BYTES]
+                    headers[name] = value[:MAX_LINE_BYTES]
+                elif name[:1] != b":" and len(known) < MAX_LINE_BYTES:
+                    headers[name] = (known + b", " + value)[:MAX_LINE_BYTES]
         return headers, False
 
 

@@ -39,7 +39,8 @@ class Tables:
         self._pool = np.zeros(1 << 16, np.uint8)
         self._heads = np.zeros(0, np.uint8)
         self._free_heads = np.zeros(0, np.int32)
-        self._openings = np.zeros(0, OPENING)
+        self._openings = np.zeros(handshake.OPENINGS, OPENING)
+        self._values = np.zeros(handshake.VALUE_BYTES, np.uint8)
         self._layers = np.zeros(0, LAYER)
         self._cutters = np.zeros(0, CUTTER)
         self._shapes = np.zeros(0, SEALED)
@@ -117,7 +118,6 @@ class Tables:
         self._free_heads[: len(free)] = free
         self._free_heads[len(free) : len(free) + n_more] = np.arange(n, n + n_more)
         self._opening_state[handshake.FREE_HEADS] = len(free) + n_more
-        self._openings = np.concatenate([self._openings, np.zeros(n_more, OPENING)])
 
     def _grow_layers(self, n_more: int) -> None:
         n, state = len(self._layers), self._layer_state

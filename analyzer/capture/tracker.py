@@ -11,7 +11,15 @@ import numpy as np
 from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble, records
 from analyzer.capture.container import Chunk
 from analyzer.capture.finished import ENDED, GOES_ON, SUPERSEDED, Finished
-from analyzer.capture.head import Request, Response, allowed_rsv, parse_request, parse_response
+from analyzer.capture.head import (
+    Request,
+    Response,
+    allowed_rsv,
+    cut_request,
+    cut_response,
+    parse_request,
+    parse_response,
+)
 from analyzer.capture.mark import EVERYTHING, Place
 from analyzer.capture.sealed import Told
 from analyzer.capture.segments import Segmenter
@@ -294,6 +302,7 @@ class Tracker(Tables):
                 _read_only(self._heads),
                 self._free_heads,
                 self._openings,
+                self._values,
                 self._ports,
                 self._layers,
                 self._cutters,
@@ -321,30 +330,30 @@ class Tracker(Tables):
                 self._make_room_in_arena(int(spans[at]["n_bytes"]))
             elif why == dispatch.NO_LAYERS:
                 self._grow_layers(min(len(self._layers), records.MAX_LAYERS - len(self._layers)))
-            elif why == handshake.NO_HEADS:
-                if len(self._free_heads) < handshake.HEAD_SLOTS or not self._opening_state[handshake.FREE_HEADS]:
-                    self._make_room_for_heads()
+            elif why == handshake.NO_HEADS and not self._opening_state[handshake.FREE_HEADS]:
+                self._make_room_for_heads()
 
     def _take_heads(self) -> None:
-        """Read complete heads and give their slots back."""
+        """Take what the kernels have copied of complete heads."""
         state = self._opening_state
         n = int(state[handshake.N_OPENINGS])
         if not n:
             return
-        content = self._heads.data
+        values = self._values[: int(state[handshake.VALUES_USED])].tobytes().decode("latin-1")
         openings = self._openings[:n]
-        columns = (openings[name].tolist() for name in ("connection", "slot", "n_bytes", "kind"))
-        for connection, slot, size, kind in zip(*columns, strict=True):
-            begin = slot * handshake.MAX_HEAD_BYTES
-            head = bytes(content[begin : begin + size])
-            if kind == handshake.REQUEST:
-                self._requests[connection] = parse_request(head)
+        columns = (openings[name].tolist() for name in ("connection", "kind", "status", "is_plain", "begins", "ends"))
+        for connection, kind, status, is_plain, begins, ends in zip(*columns, strict=True):
+            if not is_plain:
+                text = values[begins[0] : ends[0]]
+                if kind == handshake.REQUEST:
+                    self._requests[connection] = parse_request(text)
+                else:
+                    self._responses[connection] = parse_response(text)
+            elif kind == handshake.REQUEST:
+                self._requests[connection] = cut_request(values, begins, ends)
             else:
-                self._responses[connection] = parse_response(head)
-        free = int(state[handshake.FREE_HEADS])
-        self._free_heads[free : free + n] = openings["slot"]
-        state[handshake.FREE_HEADS] += n
-        state[handshake.N_OPENINGS] = 0
+                self._responses[connection] = cut_response(values, begins, ends, is_switch=status == 101)
+        state[handshake.N_OPENINGS] = state[handshake.VALUES_USED] = 0
 
     def _make_room_for_flows(self) -> list[Finished]:
         """More rows, or at the limit the flows that were idle longest leave."""
