@@ -1,6 +1,7 @@
 """The fold: what it counts by hand-made rows, and that any split of the rows gives the same."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from analyzer.model import CLOSES, CONNECTIONS, INPUTS
 from analyzer.report import counts as fold
-from analyzer.report.counts import Breakdown, Cell, Counts, Timeline, bucket, duration_of, duration_steps
+from analyzer.report import tally
+from analyzer.report.counts import Breakdown, Cell, Counts, bucket, duration_of, duration_steps
 from analyzer.report.series import breakdown, distribution, near_timers, timeline
+from analyzer.report.tally import Tally, Timeline
 from analyzer.selection import ORIGIN_NS, parse_step, step_text
 from analyzer.table import Coded, Table
 
@@ -40,7 +43,8 @@ def state(counts):
     by = {name: sorted(map(str, part.items())) for name, part in counts.by.items()}
     line = (counts.timeline.step_ns, sorted(map(str, counts.timeline.counts.items())))
     rows = {str(key): rows for key, rows in counts.rows.items()}
-    return (counts.views, counts.first, counts.last, rows, by, line, counts.durations, counts.n_logged)
+    spans = [sorted(map(str, part.items())) for part in (counts.durations, counts.silences)]
+    return (counts.views, counts.first, counts.last, rows, by, line, spans, counts.n_logged)
 
 
 def test_views_by_host_path_peer_and_system():
@@ -80,7 +84,7 @@ def test_what_was_never_opened_has_no_end_no_pair_and_no_duration():
     assert not counts.ends
     assert not counts.pairs
     assert not counts.silences
-    assert sum(counts.durations.values()) == 1
+    assert counts.durations.total() == 1
     assert sum(counts.handshakes.values()) == 1
 
 
@@ -126,7 +130,7 @@ def test_the_timeline_keeps_the_step_that_was_asked_for():
 
 
 def test_the_timeline_grows_its_step_instead_of_its_size(monkeypatch):
-    monkeypatch.setattr(fold, "BINS_KEPT", 100)
+    monkeypatch.setattr(tally, "BINS_KEPT", 100)
     counts = count([close(i) for i in range(1000)])
     assert counts.timeline.step_ns == 10 * NS  # 1 s would make 1,000 steps, 10 s makes 100
     assert sum(counts.timeline.counts.values()) == 1000
@@ -136,7 +140,7 @@ def test_the_timeline_grows_its_step_instead_of_its_size(monkeypatch):
 
 
 def test_the_timeline_grows_its_step_where_each_holds_many_kinds(monkeypatch):
-    monkeypatch.setattr(fold, "TIMED_CELLS_KEPT", 60)
+    monkeypatch.setattr(tally, "TIMED_KINDS_KEPT", 60)
     counts = count([close(i, code=4000 + i % 5) for i in range(100)])
     assert counts.timeline.step_ns == 10 * NS  # 1 s would make 100 counts; 10 s makes 10 steps of 5 codes
     assert len(counts.timeline.counts) == 50
@@ -240,10 +244,8 @@ def test_any_split_and_order_of_merging_gives_the_same(rows, i, j, is_reversed):
 
 
 def test_timelines_merge_whatever_their_steps_have_become(monkeypatch):
-    monkeypatch.setattr(fold, "BINS_KEPT", 10)
+    monkeypatch.setattr(tally, "BINS_KEPT", 10)
     cell = [Cell("client", 1006, "synthesized", "established")]
-    import numpy as np
-
     few, many = Timeline(), Timeline()
     few.add(np.array([5 * NS]), np.array([0]), cell)
     many.add(np.arange(1000) * NS, np.zeros(1000, np.int64), cell)
@@ -255,6 +257,30 @@ def test_timelines_merge_whatever_their_steps_have_become(monkeypatch):
         assert both.step_ns == 600 * NS
         first = -ORIGIN_NS // (600 * NS)
         assert both.counts == {(first, cell[0]): 601, (first + 1, cell[0]): 400}
+
+
+pairs = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-(2**62), 2**62) | st.integers(0, 3)), max_size=9)
+
+
+@given(st.lists(pairs, max_size=5), st.integers(1, 12))
+def test_a_tally_counts_as_a_counter_does(parts, waiting):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tally, "ROWS_WAITING", waiting)
+        whole, merged = Tally(), Tally()
+        for part in parts:
+            own = Tally()
+            kinds = [*"cab", "never"]
+            ids, steps = ([*column] for column in zip(*part, strict=True)) if part else ([], [])
+            for one in (whole, own):
+                one.add(kinds, np.array([kinds.index(kind) for kind in ids], np.int64), np.array(steps, np.int64))
+            merged.merge(own)
+    wanted = Counter(pair for part in parts for pair in part)
+    for one in (whole, merged):
+        assert {(kind, step): n for kind, step, n in one.items()} == wanted
+        assert (len(one), one.total(), one.n_steps) == (len(wanted), wanted.total(), len({s for _, s in wanted}))
+    whole.coarsen(7)
+    coarse = Counter((kind, step // 7) for part in parts for kind, step in part)
+    assert {(kind, step): n for kind, step, n in whole.items()} == coarse
 
 
 def test_error_codes_without_number_are_counted_together(monkeypatch):

@@ -18,8 +18,8 @@ from analyzer.capture.handshake import MAX_HEAD_BYTES
 from analyzer.capture.head import (
     accept_for,
     check_answer,
-    cut_request,
-    cut_response,
+    cut_requests,
+    cut_responses,
     parse_head,
     parse_request,
     parse_response,
@@ -809,13 +809,13 @@ def copy(data, *, is_request):
     heads = np.frombuffer(b"other" + data + b"behind", np.uint8)
     used = field_line.copy_fields(heads, 5, 5 + len(data), is_request, values, 10, row)
     text = values[:used].tobytes().decode("latin-1")
-    begins, ends = row["begins"].tolist(), row["ends"].tolist()
     if not row["is_plain"]:
-        assert text[begins[0] : ends[0]] == data.decode("latin-1")
+        assert text[row["begins"][0] : row["ends"][0]] == data.decode("latin-1")
         return None
-    if is_request:
-        return cut_request(text, begins, ends)
-    return cut_response(text, begins, ends, is_switch=data[9:12] == b"101")
+    row["status"] = 101 if data[9:12] == b"101" else 0
+    cut = cut_requests if is_request else cut_responses
+    (made,) = cut(text, np.array([row], OPENING))
+    return made
 
 
 @given(fields, st.booleans())

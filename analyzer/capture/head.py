@@ -7,13 +7,17 @@ are looked at; nothing here raises, whatever a head holds.
 import binascii
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from analyzer.capture.field_line import MAX_LINE_BYTES
-from analyzer.model import Anomaly
+from analyzer.model import Anomaly, Rows
 
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
+
+SWITCHING = 101
+"""Status that opens a WebSocket over HTTP/1.1 (RFC 9110 section 15.2.2)."""
 
 KEPT_LINES = 32
 """Lines of one head that are used; further ones are not."""
@@ -48,31 +52,30 @@ class Response(NamedTuple):
     accept: str | None
 
 
-def cut_request(values: str, begins: list[int], ends: list[int]) -> Request:
-    """An upgrade request whose values `field_line` has copied, by the places of its fields."""
-    path, host, agent, key, protocols, extensions = begins
-    path_end, host_end, agent_end, key_end, protocols_end, extensions_end = ends
-    return Request(
-        values[path:path_end],
-        values[host:host_end] if host_end else None,
-        values[agent:agent_end] if agent_end else None,
-        values[key:key_end] if key_end else None,
-        values[protocols:protocols_end] if protocols_end else None,
-        values[extensions:extensions_end] if extensions_end else None,
-    )
+def cut_requests(values: str, openings: Rows) -> Iterable[Request]:
+    """Upgrade requests whose values `field_line` has copied.
+
+    Args:
+        values: What was copied, decoded.
+        openings: OPENING rows of plain requests.
+
+    """
+    places = zip(openings["begins"].T, openings["ends"].T, strict=True)
+    return map(Request, *(_cut(values, begins, ends) for begins, ends in places))
 
 
-def cut_response(values: str, begins: list[int], ends: list[int], *, is_switch: bool) -> Response:
-    """The same for an answer."""
-    _, server, _, accept, protocol, extensions = begins
-    _, server_end, _, accept_end, protocol_end, extensions_end = ends
-    return Response(
-        is_switch,
-        values[server:server_end] if server_end else None,
-        values[protocol:protocol_end] if protocol_end else None,
-        values[extensions:extensions_end] if extensions_end else None,
-        values[accept:accept_end] if accept_end else None,
-    )
+def cut_responses(values: str, openings: Rows) -> Iterable[Response]:
+    """The same for answers."""
+    places = zip(openings["begins"].T, openings["ends"].T, strict=True)
+    _, servers, _, accepts, protocols, extensions = (_cut(values, begins, ends) for begins, ends in places)
+    return map(Response, (openings["status"] == SWITCHING).tolist(), servers, protocols, extensions, accepts)
+
+
+def _cut(values: str, begins: Rows, ends: Rows) -> list[str | None]:
+    """The values of one field, None where a head has it not."""
+    if not ends.any():
+        return [None] * len(ends)
+    return [values[begin:end] if end else None for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 def parse_head(text: str) -> tuple[str, dict[str, str]]:
@@ -113,7 +116,7 @@ def parse_response(text: str) -> Response:
     line, headers = parse_head(text)
     get = headers.get
     return Response(
-        line[9:12] == "101",
+        line[9:12] == str(SWITCHING),
         get("server"),
         get("sec-websocket-protocol"),
         get("sec-websocket-extensions"),

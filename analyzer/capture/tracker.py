@@ -15,8 +15,8 @@ from analyzer.capture.head import (
     Request,
     Response,
     allowed_rsv,
-    cut_request,
-    cut_response,
+    cut_requests,
+    cut_responses,
     parse_request,
     parse_response,
 )
@@ -341,18 +341,16 @@ class Tracker(Tables):
             return
         values = self._values[: int(state[handshake.VALUES_USED])].tobytes().decode("latin-1")
         openings = self._openings[:n]
-        columns = (openings[name].tolist() for name in ("connection", "kind", "status", "is_plain", "begins", "ends"))
-        for connection, kind, status, is_plain, begins, ends in zip(*columns, strict=True):
-            if not is_plain:
-                text = values[begins[0] : ends[0]]
-                if kind == handshake.REQUEST:
-                    self._requests[connection] = parse_request(text)
-                else:
-                    self._responses[connection] = parse_response(text)
-            elif kind == handshake.REQUEST:
-                self._requests[connection] = cut_request(values, begins, ends)
+        is_request, is_plain = openings["kind"] == handshake.REQUEST, openings["is_plain"] == 1
+        requests, responses = openings[is_request & is_plain], openings[~is_request & is_plain]
+        self._requests.update(zip(requests["connection"].tolist(), cut_requests(values, requests), strict=True))
+        self._responses.update(zip(responses["connection"].tolist(), cut_responses(values, responses), strict=True))
+        for row in openings[~is_plain]:
+            text = values[row["begins"][0] : row["ends"][0]]
+            if row["kind"] == handshake.REQUEST:
+                self._requests[int(row["connection"])] = parse_request(text)
             else:
-                self._responses[connection] = cut_response(values, begins, ends, is_switch=status == 101)
+                self._responses[int(row["connection"])] = parse_response(text)
         state[handshake.N_OPENINGS] = state[handshake.VALUES_USED] = 0
 
     def _make_room_for_flows(self) -> list[Finished]:
@@ -576,10 +574,10 @@ class Tracker(Tables):
 
     def _gather(self, chosen: Rows, *, is_evicted: bool) -> Finished:
         """Copy the rows of these connections and make their places free."""
-        connections = self._connections[chosen].copy()
-        begun = self._flows["first_ns"][connections["flow"]]
-        order = np.lexsort((connections["http2_stream"], connections["ordinal"], begun))
-        chosen, connections = chosen[order], connections[order]
+        begun = self._flows["first_ns"][self._connections["flow"][chosen]]
+        ordinals, on_streams = self._connections["ordinal"][chosen], self._connections["http2_stream"][chosen]
+        chosen = chosen[np.lexsort((on_streams, ordinals, begun))]
+        connections = self._connections[chosen]
         flow = connections["flow"].astype(np.int64)
         client = connections["client_stream"].astype(np.int64)
         streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]

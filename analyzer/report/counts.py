@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analyzer.model import DIMENSIONS, LIMITS, Endpoint, Evidence, Handshake, Provenance, Rows, is_illegal_on_wire
-from analyzer.selection import ORIGIN_NS, named_hosts
+from analyzer.report.tally import UNTIMED, Tally, Timeline
+from analyzer.selection import named_hosts
 from analyzer.table import Coded, Numbers, Table, combine
 
 VIEW_COLUMNS = (
@@ -55,15 +56,6 @@ as half of these pairs and VALUES_KEPT allow; the others go to one heap, which i
 
 VALUES_KEPT = 10_000
 
-BINS_KEPT = 20_000
-"""Steps of time that are told apart; with more of them the step grows."""
-
-TIMED_CELLS_KEPT = 4 * BINS_KEPT
-"""Counts by step and cell; with more of them the step grows, too. Each takes 0.1 KB: 10 MB at most."""
-
-AUTO_STEPS_NS = tuple(n * 1_000_000 for n in (10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 86_400_000))
-"""Steps of time that are tried where none was asked for; each divides the next, so that counts merge."""
-
 STEPS_PER_DECADE = 1000
 """Durations are counted in steps of 0.23 %, fine enough to tell whether they lie within 2 % of a timer."""
 
@@ -73,9 +65,6 @@ ones the shares of all others would be larger than anybody saw."""
 
 NEVER_OPENED = frozenset({Evidence.HANDSHAKE_REJECTED, Evidence.HANDSHAKE_FAILED, Evidence.TLS_ALERT})
 """Views of connections that were never established: outside shares."""
-
-UNTIMED = 2**63 - 1
-"""Stands for no time where times are compared."""
 
 
 def bucket(endpoint: str, code: int | None, provenance: str, evidence: str) -> str:
@@ -117,61 +106,6 @@ def duration_steps(seconds: Rows) -> Rows:
 def duration_of(step: float) -> float:
     """Where a step of `duration_steps` begins, in seconds; half a step further lies its middle."""
     return float(10 ** (step / STEPS_PER_DECADE))
-
-
-class Timeline:
-    """Views by step of time and cell. The step grows when there are too many, so that any split gives the same."""
-
-    def __init__(self, step_ns: int | None = None) -> None:
-        """Begin with this step, in nanoseconds, or with the finest of AUTO_STEPS_NS."""
-        self._is_auto = step_ns is None
-        self.step_ns = AUTO_STEPS_NS[0] if step_ns is None else step_ns
-        self.counts: Counter[tuple[int, Cell]] = Counter()
-        self._steps: set[int] = set()
-
-    def add(self, times: Rows, ids: Rows, cells: Sequence[Cell]) -> None:
-        """Count views at these times (int64 nanoseconds, UNTIMED left out), whose cells are `cells[ids]`."""
-        timed = times != UNTIMED
-        if not timed.all():
-            times, ids = times[timed], ids[timed]
-        if not len(times):
-            return
-        steps = (times - ORIGIN_NS) // self.step_ns
-        low = int(steps.min())
-        combined, n = np.unique((steps - low) * len(cells) + ids, return_counts=True)
-        where = (combined // len(cells) + low).tolist()
-        which = (combined % len(cells)).tolist()
-        for step, i, count in zip(where, which, n.tolist(), strict=True):
-            self.counts[step, cells[i]] += count
-        self._steps.update(where)
-        self._fit()
-
-    def merge(self, other: "Timeline") -> None:
-        """Add another one that began with the same step."""
-        if not self.counts:
-            self.step_ns, self.counts, self._steps = other.step_ns, other.counts.copy(), other._steps.copy()
-            return
-        while self.step_ns < other.step_ns:
-            self._coarsen()
-        factor = self.step_ns // other.step_ns
-        for (step, cell), count in other.counts.items():
-            self.counts[step // factor, cell] += count
-            self._steps.add(step // factor)
-        self._fit()
-
-    def _fit(self) -> None:
-        while len(self._steps) > BINS_KEPT or (len(self.counts) > TIMED_CELLS_KEPT and len(self._steps) > 1):
-            self._coarsen()
-
-    def _coarsen(self) -> None:
-        coarser = [step for step in AUTO_STEPS_NS if step > self.step_ns] if self._is_auto else []
-        step_ns = coarser[0] if coarser else 2 * self.step_ns
-        factor = step_ns // self.step_ns
-        counts, self.counts = self.counts, Counter()
-        for (step, cell), count in counts.items():
-            self.counts[step // factor, cell] += count
-        self._steps = {step // factor for step in self._steps}
-        self.step_ns = step_ns
 
 
 class Breakdown:
@@ -245,7 +179,7 @@ class Counts:
         rows: The earliest rows by the same key, whole.
         by: Views by each of DIMENSIONS.
         timeline: Views by time.
-        durations: Number of views by endpoint, code and step of `duration_steps`.
+        durations: Views by endpoint and code, and step of `duration_steps`.
         silences: Number of connections by the client's view in the same way.
         ends, pairs: Number of connections that were opened by these columns.
         handshakes: Number of connections by these columns.
@@ -277,9 +211,9 @@ class Counts:
         self.last: dict[tuple[Any, ...], int] = {}
         self.rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         self.by = {dimension: Breakdown() for dimension in DIMENSIONS}
-        self.timeline = Timeline(step_ns)
-        self.durations: Counter[tuple[str, int | None, int]] = Counter()
-        self.silences: Counter[tuple[str, int | None, int]] = Counter()
+        self.timeline: Timeline[Cell] = Timeline(step_ns)
+        self.durations: Tally[tuple[str, int | None]] = Tally()
+        self.silences: Tally[tuple[str, int | None]] = Tally()
         self.ends: Counter[tuple[Any, ...]] = Counter()
         self.pairs: Counter[tuple[Any, ...]] = Counter()
         self.handshakes: Counter[tuple[Any, ...]] = Counter()
@@ -495,10 +429,10 @@ class Counts:
         for dimension, breakdown in other.by.items():
             self.by[dimension].merge(breakdown)
         self.timeline.merge(other.timeline)
+        self.durations.merge(other.durations)
+        self.silences.merge(other.silences)
         for mine, theirs in (
             (self.views, other.views),
-            (self.durations, other.durations),
-            (self.silences, other.silences),
             (self.ends, other.ends),
             (self.pairs, other.pairs),
             (self.handshakes, other.handshakes),
@@ -546,19 +480,12 @@ def _count(counter: Counter[tuple[Any, ...]], columns: Sequence[Coded]) -> None:
 
 
 def _add_durations(
-    counter: Counter[tuple[str, int | None, int]],
+    tally: Tally[tuple[str, int | None]],
     groups: Sequence[tuple[str, int | None]],
     ids: Rows,
     seconds: Numbers,
     counts: Rows | None = None,
 ) -> None:
     """Count seconds by their group, `groups[ids]`, and step; unknown ones and those not in `counts` are left out."""
-    values, known = seconds.values, seconds.known
-    if counts is not None:
-        known = known & counts
-    if not known.any():
-        return
-    combined, n = np.unique(duration_steps(values[known]) * len(groups) + ids[known], return_counts=True)
-    steps, which = (combined // len(groups)).tolist(), (combined % len(groups)).tolist()
-    for step, i, count in zip(steps, which, n.tolist(), strict=True):
-        counter[(*groups[i], step)] += count
+    known = seconds.known if counts is None else seconds.known & counts
+    tally.add(groups, ids[known], duration_steps(seconds.values[known]))

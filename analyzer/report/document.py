@@ -30,7 +30,6 @@ from analyzer.report.counts import (
     ROWS_KEPT,
     STORIES_KEPT,
     TOP,
-    UNTIMED,
     VIEW_COLUMNS,
     Counts,
     Example,
@@ -39,6 +38,7 @@ from analyzer.report.counts import (
 )
 from analyzer.report.redaction import redacted
 from analyzer.report.rows import to_json
+from analyzer.report.tally import UNTIMED
 from analyzer.report.text import record_name
 from analyzer.selection import Selection
 

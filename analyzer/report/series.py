@@ -10,6 +10,7 @@ import numpy as np
 from analyzer.knowledge import timers
 from analyzer.model import Endpoint, format_time
 from analyzer.report.counts import STEPS_PER_DECADE, Breakdown, Cell, Counts, duration_of
+from analyzer.report.tally import Tally
 from analyzer.selection import ORIGIN_NS
 
 STEPS_SHOWN = 120
@@ -89,18 +90,18 @@ def _cell_order(cell: Cell) -> tuple[str, int, str, str]:
 
 def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
     """Views by step of time; the step is the one asked for, else the finest that gives no more than STEPS_SHOWN."""
-    kept = counts.timeline
-    chosen = kept.step_ns
-    if step_ns is None and kept.counts:
-        steps = [step for step, _ in kept.counts]
-        extent = (max(steps) - min(steps) + 1) * kept.step_ns
-        known = [step for step in STEPS_NS if step % kept.step_ns == 0] or [kept.step_ns]
+    kept_ns, kept = counts.timeline.step_ns, counts.timeline.counts
+    chosen = kept_ns
+    if step_ns is None and kept:
+        steps = [step for step, _ in kept]
+        extent = (max(steps) - min(steps) + 1) * kept_ns
+        known = [step for step in STEPS_NS if step % kept_ns == 0] or [kept_ns]
         chosen = next((step for step in known if extent / step <= STEPS_SHOWN), known[-1])
         while extent / chosen > STEPS_SHOWN:
             chosen *= 2
-    factor = chosen // kept.step_ns
+    factor = chosen // kept_ns
     rebinned: Counter[tuple[int, Cell]] = Counter()
-    for (step, cell), n in kept.counts.items():
+    for (step, cell), n in kept.items():
         rebinned[step // factor, cell] += n
     return {
         "step_s": chosen / 1e9,
@@ -119,12 +120,12 @@ def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
     }
 
 
-def distribution(counted: Counter[tuple[str, int | None, int]]) -> list[dict[str, Any]]:
+def distribution(counted: Tally[tuple[str, int | None]]) -> list[dict[str, Any]]:
     """Durations of each endpoint and code: quantiles, and the occupied steps of 1.2 %."""
     wide = STEPS_PER_DECADE // SHOWN_PER_DECADE
     grouped: dict[tuple[str, int | None], dict[int, int]] = {}
-    for (endpoint, code, step), n in counted.items():
-        grouped.setdefault((endpoint, code), {})[step] = n
+    for group, step, n in counted.items():
+        grouped.setdefault(group, {})[step] = n
     order = list(Endpoint)
     entries = []
     for (endpoint, code), steps in grouped.items():
@@ -150,7 +151,7 @@ def seconds(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def near_timers(measure: str, counted: Counter[tuple[str, int | None, int]]) -> list[dict[str, Any]]:
+def near_timers(measure: str, counted: Tally[tuple[str, int | None]]) -> list[dict[str, Any]]:
     """Values where the ends with one code gather and that known timers have, each with all timers that it may be.
 
     Args:
@@ -159,7 +160,7 @@ def near_timers(measure: str, counted: Counter[tuple[str, int | None, int]]) -> 
 
     """
     by_code: dict[int | None, Counter[int]] = {}
-    for (_, code, step), n in counted.items():
+    for (_, code), step, n in counted.items():
         by_code.setdefault(code, Counter())[step] += n
     entries = []
     for code, steps in sorted(by_code.items(), key=lambda item: (severity(item[0]), item[0] or 0)):
