@@ -29,8 +29,8 @@ class Finished(NamedTuple):
     flows: Rows
     streams: Rows
     sides: Rows
-    requests: list[Request | None]
-    responses: list[Response | None]
+    requests: list[Request]
+    responses: list[Response]
     wraps: "dict[int, Wrap]"
     told: dict[int, Told]
     sealed: Rows

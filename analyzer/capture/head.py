@@ -52,6 +52,10 @@ class Response(NamedTuple):
     accept: str | None
 
 
+NO_REQUEST, NO_RESPONSE = Request(*[None] * 6), Response(False, *[None] * 4)
+"""Stand for heads that were not captured."""
+
+
 def cut_requests(values: str, openings: Rows) -> Iterable[Request]:
     """Upgrade requests whose values `field_line` has copied.
 
@@ -145,7 +149,7 @@ def _names(value: str) -> set[str]:
 def check_answer(request: Request, response: Response) -> Anomaly:
     """What in a 101 makes a client fail the connection (RFC 6455 section 4.1); another status has nothing to match."""
     anomalies = Anomaly.NONE
-    if not response.is_switch:
+    if not response.is_switch or request is NO_REQUEST:
         return anomalies
     if request.key is not None and response.accept != accept_for(request.key):
         anomalies |= Anomaly.WRONG_ACCEPT

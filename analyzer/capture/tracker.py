@@ -12,6 +12,8 @@ from analyzer.capture import dispatch, flowtable, frames, handshake, reassemble,
 from analyzer.capture.container import Chunk
 from analyzer.capture.finished import ENDED, GOES_ON, SUPERSEDED, Finished
 from analyzer.capture.head import (
+    NO_REQUEST,
+    NO_RESPONSE,
     Request,
     Response,
     allowed_rsv,
@@ -49,7 +51,7 @@ FIRST_FLOWS = 512
 MAX_DROPPED_MARKS = 1 << 20
 """Flows with data that a limit dropped and that are remembered, so that their later packets are not counted again."""
 
-SWEEP_AFTER_PACKETS = 100_000
+SWEEP_AFTER_PACKETS = 250_000
 """How many packets pass between two looks for connections that have ended: rows are made a thousand at a time."""
 
 SWEEP_AFTER_STREAMS = 1 << 13
@@ -342,7 +344,7 @@ class Tracker(Tables):
         values = self._values[: int(state[handshake.VALUES_USED])].tobytes().decode("latin-1")
         openings = self._openings[:n]
         is_request, is_plain = openings["kind"] == handshake.REQUEST, openings["is_plain"] == 1
-        requests, responses = openings[is_request & is_plain], openings[~is_request & is_plain]
+        requests, responses = (openings.take(np.flatnonzero(is_plain & kind)) for kind in (is_request, ~is_request))
         self._requests.update(zip(requests["connection"].tolist(), cut_requests(values, requests), strict=True))
         self._responses.update(zip(responses["connection"].tolist(), cut_responses(values, responses), strict=True))
         for row in openings[~is_plain]:
@@ -445,18 +447,18 @@ class Tracker(Tables):
             at = reassemble.flush(ended, at, self._streams, self._parked, self._spans, self._state)
             self._walk(nothing)
         self._unwrap()
-        flows = self._flows[ended]
+        flows = self._flows.take(ended)
         layers = flows["layer"][flows["layer"] >= 0].tolist()
         is_open, streams = np.zeros(len(flows), bool), np.zeros(0, np.int64)
         if layers and self._unwrapper is not None:
             self._read_opened(self._unwrapper.conclude(layers, self))
-            flows = self._flows[ended]
+            flows = self._flows.take(ended)
             is_open = np.array([self._unwrapper.is_opened(layer) for layer in flows["layer"].tolist()], bool)
             is_open |= flows["connection"] >= 0
             self.n_opened += sum(map(self._unwrapper.was_opened, layers))
             for i in np.flatnonzero((flows["layer"] >= 0) & ~is_open).tolist():
                 is_open[i] = self._tell(int(ended[i]))
-            flows = self._flows[ended]
+            flows = self._flows.take(ended)
             streams = np.array([i for layer in layers for i in self._unwrapper.streams_of(layer)], np.int64)
         self.n_tls += int((flows["kind"] == handshake.TLS_FLOW).sum())
         self._count_unread(flows, is_open)
@@ -560,7 +562,7 @@ class Tracker(Tables):
         unwrapper = self._unwrapper
         if unwrapper is None or not self._n_ended:
             return found
-        rows = self._connections[found]
+        rows = self._connections.take(found)
         flow, client = rows["flow"].astype(np.int64), rows["client_stream"].astype(np.int64)
         waits = rows["finished"] == ENDED
         if over is not None:
@@ -577,10 +579,10 @@ class Tracker(Tables):
         begun = self._flows["first_ns"][self._connections["flow"][chosen]]
         ordinals, on_streams = self._connections["ordinal"][chosen], self._connections["http2_stream"][chosen]
         chosen = chosen[np.lexsort((on_streams, ordinals, begun))]
-        connections = self._connections[chosen]
+        connections = self._connections.take(chosen)  # ten times as fast as an index for rows of many fields
         flow = connections["flow"].astype(np.int64)
         client = connections["client_stream"].astype(np.int64)
-        streams = self._streams[np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1)]
+        streams = self._streams.take(np.stack([2 * flow + client, 2 * flow + 1 - client], axis=1))
         wraps: dict[int, Wrap] = {}
         by_stream = np.zeros((len(chosen), 2), bool)
         heard_pos = np.full((len(chosen), 2), EVERYTHING)
@@ -609,11 +611,11 @@ class Tracker(Tables):
         silent = self._clock_ns - streams["stalled_ns"] >= SILENCE_AFTER_STALL_NS
         finished = Finished(
             connections,
-            self._flows[flow],
+            self._flows.take(flow),
             streams,
-            self._sides[np.stack([2 * chosen, 2 * chosen + 1], axis=1)],
-            [self._requests.pop(i, None) for i in chosen.tolist()],
-            [self._responses.pop(i, None) for i in chosen.tolist()],
+            self._sides.take(np.stack([2 * chosen, 2 * chosen + 1], axis=1)),
+            [self._requests.pop(i, NO_REQUEST) for i in chosen.tolist()],
+            [self._responses.pop(i, NO_RESPONSE) for i in chosen.tolist()],
             wraps,
             {i: self._told.pop(index) for i, index in enumerate(chosen.tolist()) if index in self._told},
             sealed,

@@ -4,6 +4,7 @@ import functools
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -70,21 +71,15 @@ class _Heads:
 
     def check_answers(self) -> Rows:
         """What is wrong with each answer, as bits of `Anomaly`."""
-        return np.array(
-            [
-                0 if request is None or response is None else check_answer(request, response)
-                for request, response in zip(self.requests, self.responses, strict=True)
-            ],
-            np.int64,
-        )
+        return np.array([*map(check_answer, self.requests, self.responses)], np.int64)
 
     def of_request(self, field: str) -> Callable[[], Coded]:
         """A column made of one field of the requests."""
-        return lambda: Coded.of(None if request is None else getattr(request, field) for request in self.requests)
+        return lambda: Coded.of(map(attrgetter(field), self.requests))
 
     def of_response(self, field: str) -> Callable[[], Coded]:
         """A column made of one field of the answers."""
-        return lambda: Coded.of(None if response is None else getattr(response, field) for response in self.responses)
+        return lambda: Coded.of(map(attrgetter(field), self.responses))
 
 
 class _Story(NamedTuple):
