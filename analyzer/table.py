@@ -91,10 +91,16 @@ class Numbers:
 
     def to_codes(self) -> Coded:
         """The distinct ones, ascending behind None."""
-        distinct, places = np.unique(self.values[self.known], return_inverse=True)
-        ids = np.zeros(len(self.values), np.int64)
-        ids[self.known] = places + 1
-        return Coded([None, *distinct.tolist()], ids)
+        values = self.values[self.known]
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if values.dtype.kind in "iu" and high - low < FLAGS_A_ROW * len(values):
+            ids, distinct = _renumber(values - low, high - low + 1)
+            distinct = distinct + low
+        else:
+            distinct, ids = np.unique(values, return_inverse=True)
+        every = np.zeros(len(self.values), np.int64)
+        every[self.known] = ids + 1
+        return Coded([None, *distinct.tolist()], every)
 
 
 class Endpoints:
@@ -135,26 +141,27 @@ def combine(columns: Sequence[Coded]) -> Coded:
     ids, n = columns[0].ids, len(columns[0].values)
     for column in columns[1:]:
         if n * len(column.values) > FLAGS_A_ROW * len(ids):
-            ids, n = _renumber(ids, n)
+            ids, distinct = _renumber(ids, n)
+            n = len(distinct)
         ids, n = ids * len(column.values) + column.ids, n * len(column.values)
-    ids, n = _renumber(ids, n)
-    rows = np.empty(n, np.int64)
+    ids, distinct = _renumber(ids, n)
+    rows = np.empty(len(distinct), np.int64)
     rows[ids] = np.arange(len(ids))  # any row that has it
     parts = [map(column.values.__getitem__, column.ids[rows].tolist()) for column in columns]
     return Coded([*zip(*parts, strict=True)], ids)
 
 
-def _renumber(ids: Rows, n: int) -> tuple[Rows, int]:
-    """Numbers below `n` as numbers without gaps in the same order, and how many they are."""
+def _renumber(ids: Rows, n: int) -> tuple[Rows, Rows]:
+    """Numbers from 0 to below `n` as numbers without gaps in the same order, and those that occur."""
     if n > FLAGS_A_ROW * len(ids):
         distinct, places = np.unique(ids, return_inverse=True)
-        return places, len(distinct)
+        return places, distinct
     occurs = np.zeros(n, bool)
     occurs[ids] = True
-    found = np.flatnonzero(occurs)
+    distinct = np.flatnonzero(occurs)
     numbers = np.empty(n, np.int64)
-    numbers[found] = np.arange(len(found))
-    return numbers[ids], len(found)
+    numbers[distinct] = np.arange(len(distinct))
+    return numbers[ids], distinct
 
 
 class Table:

@@ -1,6 +1,7 @@
 """Imports run one way, nothing heavy is imported before it is needed, and the wheel holds what it must."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -198,3 +199,12 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(tmp_path):
     kept = [p for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert held == {f"analyzer/{p.relative_to(PACKAGE).as_posix()}" for p in kept}
     assert {"analyzer/py.typed", "analyzer/knowledge/codes.toml"} <= held
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not show a process's threads so")
+def test_the_command_starts_no_threads_for_linear_algebra():
+    """They spin while the first rows are read."""
+    script = "import os\nimport analyzer.__main__\nprint(len(os.listdir('/proc/self/task')))"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "1"

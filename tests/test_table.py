@@ -38,6 +38,14 @@ def test_numbers_are_the_values(values):
     assert column.take(np.arange(len(values))[::-1]).to_list() == values[::-1]
 
 
+@given(st.lists(st.one_of(st.none(), st.integers(-5, 70)), max_size=20))
+def test_small_numbers_are_told_apart_by_flags(values):
+    for dtype in (np.int16, np.int64, np.float64):
+        column = Numbers.of(values, dtype).to_codes()
+        assert column.to_list() == values
+        assert column.values == [None, *sorted({*values} - {None})]
+
+
 @given(st.lists(st.tuples(words, words, st.integers(0, 3), whole), max_size=60))
 def test_columns_combine_as_rows_do(rows):
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]

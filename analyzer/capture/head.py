@@ -5,9 +5,10 @@ are looked at; nothing here raises, whatever a head holds.
 """
 
 import binascii
+import functools
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from analyzer.capture.field_line import MAX_LINE_BYTES
@@ -64,22 +65,30 @@ def cut_requests(values: str, openings: Rows) -> Iterable[Request]:
         openings: OPENING rows of plain requests.
 
     """
-    places = zip(openings["begins"].T, openings["ends"].T, strict=True)
-    return map(Request, *(_cut(values, begins, ends) for begins, ends in places))
+    columns = _cut_all(values, openings)
+    return map(_make_request, zip(*columns, strict=True))
 
 
 def cut_responses(values: str, openings: Rows) -> Iterable[Response]:
     """The same for answers."""
-    places = zip(openings["begins"].T, openings["ends"].T, strict=True)
-    _, servers, _, accepts, protocols, extensions = (_cut(values, begins, ends) for begins, ends in places)
-    return map(Response, (openings["status"] == SWITCHING).tolist(), servers, protocols, extensions, accepts)
+    _, servers, _, accepts, protocols, extensions = _cut_all(values, openings)
+    is_switch = (openings["status"] == SWITCHING).tolist()
+    return map(_make_response, zip(is_switch, servers, protocols, extensions, accepts, strict=True))
 
 
-def _cut(values: str, begins: Rows, ends: Rows) -> list[str | None]:
-    """The values of one field, None where a head has it not."""
-    if not ends.any():
-        return [None] * len(ends)
-    return [values[begin:end] if end else None for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+_make_request = functools.partial(tuple.__new__, Request)
+_make_response = functools.partial(tuple.__new__, Response)
+"""As `_make`, in a third of the time."""
+
+
+def _cut_all(values: str, openings: Rows) -> Iterator[list[str | None]]:
+    """The values of each field, None where a head has it not."""
+    for begins, ends in zip(openings["begins"].T, openings["ends"].T, strict=True):
+        if ends.any():
+            places = zip(begins.tolist(), ends.tolist(), strict=True)
+            yield [values[begin:end] if end else None for begin, end in places]
+        else:
+            yield [None] * len(ends)
 
 
 def parse_head(text: str) -> tuple[str, dict[str, str]]:
