@@ -39,6 +39,8 @@ class Coded:
     @staticmethod
     def of(values: Iterable[Any]) -> "Coded":
         """Number the values that occur, in the order in which they first do."""
+        if isinstance(values, list) and values and values.count(values[0]) == len(values):
+            return Coded(values[:1], np.zeros(len(values), np.int64))  # many columns of logs say the same throughout
         numbers: defaultdict[Any, int] = defaultdict(count().__next__)
         ids = np.fromiter(map(numbers.__getitem__, values), np.int64)
         return Coded(list(numbers), ids)
@@ -196,6 +198,7 @@ class Table:
         self._n_rows = lengths.pop() if lengths else 0
         self._columns = dict(columns)
         self._lists: dict[str, Sequence[Any]] = {}
+        self._coded: dict[str, Coded] = {}
 
     def __len__(self) -> int:
         return self._n_rows
@@ -216,14 +219,19 @@ class Table:
 
     def coded(self, name: str) -> Coded:
         """A column as few values and their numbers."""
-        made = self._made(name)
-        if made is None:
-            return Coded([None], np.zeros(self._n_rows, np.int64))
-        if isinstance(made, Numbers | Endpoints):
-            return made.to_codes()
-        if isinstance(made, Coded):
-            return made
-        return Coded.of(map(_to_key, self[name]) if self._kind(name) == "list" else self[name])
+        column = self._coded.get(name)
+        if column is None:
+            made = self._made(name)
+            if made is None:
+                column = Coded([None], np.zeros(self._n_rows, np.int64))
+            elif isinstance(made, Numbers | Endpoints):
+                column = made.to_codes()
+            elif isinstance(made, Coded):
+                column = made
+            else:
+                column = Coded.of(map(_to_key, made) if self._kind(name) == "list" else made)
+            self._coded[name] = column
+        return column
 
     def addresses(self, name: str) -> Coded:
         """A column of `ip:port` without the ports."""
