@@ -60,8 +60,11 @@ SWEEP_AFTER_STREAMS = 1 << 13
 MAX_HTTP2_STREAMS = 1 << 16
 """WebSockets on HTTP/2 streams over all connections; requests beyond are dropped and counted."""
 
+FEW_PACKETS = 4096
+"""Chunks with fewer come from what is being captured: then rows are shown after flowtable.LINGER_NS, too."""
+
 LIVE_SWEEP_NS = 250_000_000
-"""And how long at most where packets are looked at as they come."""
+"""Or this, where packets are looked at as they come."""
 
 SILENCE_AFTER_STALL_NS = 5_000_000_000
 """How long the capture must go on after unanswered retransmissions before their connection counts as vanished."""
@@ -209,7 +212,7 @@ class Tracker(Tables):
             self._clock_ns = max(latest_ns, chunk.now_ns or 0)
             self._since_sweep += len(chunk.packets)
             wait_ns = flowtable.LINGER_NS if chunk.now_ns is None else LIVE_SWEEP_NS
-            is_slow = self._clock_ns - self._swept_ns >= wait_ns  # a live capture shows its rows
+            is_slow = len(chunk.packets) < FEW_PACKETS and self._clock_ns - self._swept_ns >= wait_ns
             is_full = self._n_ended >= SWEEP_AFTER_STREAMS
             if self._since_sweep >= max(SWEEP_AFTER_PACKETS, len(self._flows)) or is_slow or is_full:
                 finished += self._sweep(self._clock_ns - flowtable.LINGER_NS)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
 from analyzer.capture.finished import Finished
-from analyzer.capture.head import check_answer
+from analyzer.capture.head import Request, Response, check_answer
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.sealed import Told
 from analyzer.knowledge.catalogue import Catalogue
@@ -62,24 +62,9 @@ def _seconds(ns: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> Numbers
     return Numbers(ns / 1e9, known)
 
 
-class _Heads:
-    """The openings' heads."""
-
-    def __init__(self, finished: Finished) -> None:
-        self.requests = finished.requests
-        self.responses = finished.responses
-
-    def check_answers(self) -> Rows:
-        """What is wrong with each answer, as bits of `Anomaly`."""
-        return np.array([*map(check_answer, self.requests, self.responses)], np.int64)
-
-    def of_request(self, field: str) -> Callable[[], Coded]:
-        """A column made of one field of the requests."""
-        return lambda: Coded.of(map(attrgetter(field), self.requests))
-
-    def of_response(self, field: str) -> Callable[[], Coded]:
-        """A column made of one field of the answers."""
-        return lambda: Coded.of(map(attrgetter(field), self.responses))
+def _field(heads: Sequence[Request] | Sequence[Response], name: str) -> Callable[[], Coded]:
+    """A column made of one field of the openings' heads."""
+    return lambda: Coded.of([*map(attrgetter(name), heads)])
 
 
 class _Story(NamedTuple):
@@ -152,8 +137,7 @@ def to_tables(
     files = numbering or Numbering(source)
     closes = [Closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
-    heads = _Heads(finished)
-    answer_bits = heads.check_answers()
+    answer_bits = np.array([*map(check_answer, finished.requests, finished.responses)], np.int64)
     refused = np.zeros(len(finished.flows), bool)
     refused[[i for i, fate in finished.fates.items() if fate.is_refused]] = True
     state = handshake_state(finished, sent, answer_bits)
@@ -176,8 +160,8 @@ def to_tables(
             opaque.put_sealed(views[side], finished.sealed, state == handshake.COMPLETE, (sent[0], sent[1]), side)
     story = _tell(finished, sent, closes, state, answer_bits)
     names = _Names(finished)
-    connections = _connections_table(finished, closes, state, views, story, heads, names, catalogue, files)
-    return _closes_table(finished, closes, views, story, heads, names, files), connections
+    connections = _connections_table(finished, closes, state, views, story, names, catalogue, files)
+    return _closes_table(finished, closes, views, story, names, files), connections
 
 
 def _tell(
@@ -354,7 +338,6 @@ def _closes_table(
     closes: list[Closes],
     views: list[classify.Views],
     story: _Story,
-    heads: _Heads,
     names: _Names,
     files: Numbering,
 ) -> Table:
@@ -399,8 +382,8 @@ def _closes_table(
         "duration_s": same(lambda: _seconds(story.ended_ns - story.opened_ns, story.has_ended & story.has_opened)),
         "client": same(lambda: names.client),
         "server": same(lambda: names.server),
-        "host": same(heads.of_request("host")),
-        "path": same(heads.of_request("path")),
+        "host": same(_field(finished.requests, "host")),
+        "path": same(_field(finished.requests, "path")),
         "anomalies": each(lambda side: anomalies(1 - side)),
     }
     return Table(CLOSES, columns, n_rows=int(keep.sum()))
@@ -454,7 +437,6 @@ def _connections_table(
     state: Rows,
     views: list[classify.Views],
     story: _Story,
-    heads: _Heads,
     names: _Names,
     catalogue: Catalogue,
     files: Numbering,
@@ -471,12 +453,12 @@ def _connections_table(
         "tls_version": _of_few(n, {i: wrap.tls_version for i, wrap in finished.wraps.items()}),
         "tls_alert": _of_few(n, {i: _name_alert(told) for i, told in finished.told.items()}),
         "likelihood": _of_few(n, {i: told.likelihood for i, told in finished.told.items()}),
-        "host": heads.of_request("host"),
-        "path": heads.of_request("path"),
-        "subprotocol": heads.of_response("protocol"),
-        "extensions": heads.of_response("extensions"),
-        "user_agent": heads.of_request("user_agent"),
-        "server_software": heads.of_response("server"),
+        "host": _field(finished.requests, "host"),
+        "path": _field(finished.requests, "path"),
+        "subprotocol": _field(finished.responses, "protocol"),
+        "extensions": _field(finished.responses, "extensions"),
+        "user_agent": _field(finished.requests, "user_agent"),
+        "server_software": _field(finished.responses, "server"),
         "handshake": Coded(HANDSHAKES, state),
         "http_status": Numbers(rows["status"], rows["status"] > 0),
         **streams.columns(finished.fates, rows["http2_stream"], lambda: names.flow),
