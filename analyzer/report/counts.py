@@ -4,7 +4,6 @@ Merging is associative and commutative (values of a dimension beyond a named lim
 one process, a pool of them, or a results directory.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -187,9 +186,9 @@ class Counts:
         stream_errors: Number of connections by frame of HTTP/2, and who sent it with which error.
         sealed: Number of connections that no key opened, by how likely they are WebSockets.
         anomalies: Number of connections, and of logged closes, by anomaly.
-        stories: The first connections, whole, with their views.
+        stories: Connections, whole, with their views, where there are no more than STORIES_KEPT.
         n_logged: Number of views that logs told of.
-        logged: The first of them, whole.
+        logged: They, whole, where there are no more than STORIES_KEPT.
         inputs: Rows of `inputs`.
         sums: Sums of the integer columns of all inputs.
         zones, years: Number of logs for which this zone, or this year, was assumed.
@@ -248,7 +247,7 @@ class Counts:
             self._add_established(connections)
             if any(connections.coded("flow").values):
                 self._add_causes(connections)
-            if len(self.stories) < STORIES_KEPT:
+            if self.n_connections <= STORIES_KEPT:
                 self._add_stories(closes, connections)
         self._add_inputs(inputs.rows())
 
@@ -294,9 +293,8 @@ class Counts:
     def _add_logged(self, closes: Table) -> None:
         self.n_logged += len(closes)
         self._add_anomalies(closes)
-        if len(self.logged) < STORIES_KEPT:
-            for row in itertools.islice(closes.rows(), STORIES_KEPT - len(self.logged)):
-                self.logged.append(row)
+        if self.n_logged <= STORIES_KEPT:
+            self.logged.extend(closes.rows())
 
     def _add_views(self, closes: Table, connections: Table) -> None:
         kinds = combine([closes.coded(c) for c in VIEW_COLUMNS])
@@ -389,10 +387,7 @@ class Counts:
         views: dict[str, list[dict[str, Any]]] = {}
         for row in closes.rows():
             views.setdefault(row["connection"], []).append(row)
-        for row in connections.rows():
-            if len(self.stories) == STORIES_KEPT:
-                return
-            self.stories.append((row, views.get(row["connection"], [])))
+        self.stories += [(row, views.get(row["connection"], [])) for row in connections.rows()]
 
     def _add_inputs(self, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
@@ -447,11 +442,11 @@ class Counts:
         self.zones.update(other.zones)
         self.years.update(other.years)
         self.n_logged += other.n_logged
-        self.logged = sorted([*self.logged, *other.logged], key=row_order)[:STORIES_KEPT]
+        self.logged = sorted([*self.logged, *other.logged], key=row_order) if self.n_logged <= STORIES_KEPT else []
         self.n_inputs += other.n_inputs
         self.n_connections += other.n_connections
-        stories = [*self.stories, *other.stories]
-        self.stories = sorted(stories, key=lambda story: str(story[0]["connection"]))[:STORIES_KEPT]
+        stories = [*self.stories, *other.stories] if self.n_connections <= STORIES_KEPT else []
+        self.stories = sorted(stories, key=lambda story: str(story[0]["connection"]))
         if other.span is not None:
             self._extend(*other.span)
         for row in other.inputs:
