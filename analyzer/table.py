@@ -132,7 +132,28 @@ class Endpoints:
         return Endpoints(self.addresses.take(indexes), self.ports[indexes])
 
 
-Compact = Coded | Numbers | Endpoints
+class Lazy:
+    """A column of text that takes long to write: `write` gives it for the rows of these numbers."""
+
+    __slots__ = ("rows", "write")
+
+    def __init__(self, write: Callable[[Rows], list[Any]], rows: Rows) -> None:
+        self.write = write
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_list(self) -> list[Any]:
+        """The text of every row."""
+        return self.write(self.rows)
+
+    def take(self, indexes: Rows) -> "Lazy":
+        """These rows, in this order."""
+        return Lazy(self.write, self.rows[indexes])
+
+
+Compact = Coded | Numbers | Endpoints | Lazy
 Made = Sequence[Any] | Compact
 Values = Made | Callable[[], Made]
 """A column, or what makes it when it is first asked for."""
@@ -229,7 +250,7 @@ class Table:
             elif isinstance(made, Coded):
                 column = made
             else:
-                column = Coded.of(map(_to_key, made) if self._kind(name) == "list" else made)
+                column = Coded.of(map(_to_key, self[name]) if self._kind(name) == "list" else self[name])
             self._coded[name] = column
         return column
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.model import CLOSES, CONNECTIONS
-from analyzer.table import Coded, Endpoints, Numbers, Table, combine
+from analyzer.table import Coded, Endpoints, Lazy, Numbers, Table, combine
 
 words = st.sampled_from([None, "", "a", "b", "ab"])
 whole = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
@@ -79,6 +79,20 @@ def test_endpoints_are_addresses_and_ports():
         assert table["client"] == texts
         assert table.coded("client").to_list() == texts
         assert table.addresses("client").to_list() == [address for address, _ in PLACES]
+
+
+def test_text_is_written_for_the_rows_that_are_asked_for():
+    asked = []
+
+    def write(rows):
+        asked.extend(rows.tolist())
+        return [f"row {i}" for i in rows.tolist()]
+
+    table = Table(CLOSES, {"connection": lambda: Lazy(write, np.arange(1000))}, n_rows=1000)
+    assert table.take([7, 3])["connection"] == ["row 7", "row 3"]
+    assert asked == [7, 3]
+    assert table.take([7, 3]).coded("connection").to_list() == ["row 7", "row 3"]
+    assert table["connection"][999] == "row 999"
 
 
 FORMS = {

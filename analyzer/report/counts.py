@@ -325,24 +325,19 @@ class Counts:
         ends = np.cumsum(counted).tolist()
         for i, key in enumerate(keys):
             self.views[key] += counted[i]
-            self._note_example(key, int(index[i]), closes)
+            self._note_example(key, int(index[i]), int(earliest[i]), closes)
             if latest[i] != -(2**63):
                 self.last[key] = max(int(latest[i]), self.last.get(key, -(2**63)))
             if self._keeps_rows and (key in self.rows or len(self.rows) < KINDS_WITH_ROWS):
                 self._keep_rows(key, order[ends[i] - counted[i] : ends[i]], times, records, closes)
 
-    def _note_example(self, key: tuple[Any, ...], i: int, closes: Table) -> None:
-        time, held = closes["time"][i], self.first.get(key)
-        if held is not None and (UNTIMED if time is None else time) > held.time:
+    def _note_example(self, key: tuple[Any, ...], i: int, time: int, closes: Table) -> None:
+        held = self.first.get(key)
+        if held is not None and time > held.time:
             return
-        peer = closes["server"][i] if key[0] == "client" else closes["client"][i]
-        example = Example(
-            UNTIMED if time is None else time,
-            closes["source"][i],
-            closes["record"][i] or 0,
-            closes["connection"][i] or "",
-            peer or "",
-        )
+        row = closes.take([i])
+        peer = row["server"][0] if key[0] == "client" else row["client"][0]
+        example = Example(time, row["source"][0], row["record"][0] or 0, row["connection"][0] or "", peer or "")
         self.first[key] = example if held is None else min(example, held)
 
     def _keep_rows(self, key: tuple[Any, ...], mine: Rows, times: Rows, records: Rows, closes: Table) -> None:

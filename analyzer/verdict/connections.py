@@ -33,7 +33,7 @@ from analyzer.model import (
     Initiator,
     Rows,
 )
-from analyzer.table import Coded, Endpoints, Made, Numbers, Table, Values, combine
+from analyzer.table import Coded, Endpoints, Lazy, Made, Numbers, Table, Values, combine
 from analyzer.verdict import causes, classify, opaque, streams
 from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, name_anomalies
 
@@ -102,24 +102,29 @@ class _Names:
     def server(self) -> Endpoints:
         return self._endpoints(False)
 
-    @cached_property
-    def flow(self) -> list[str]:
-        """The TCP connections."""
-        started = np.datetime_as_string(self._finished.flows["first_ns"].astype("datetime64[ns]")).tolist()
-        stamps = " ".join(started).replace("-", "").replace(":", "").split(" ")
-        return [
-            f"{stamp}Z-{client}-{server}"
-            for stamp, client, server in zip(stamps, self.client.to_list(), self.server.to_list(), strict=True)
-        ]
+    def _name_flows(self, rows: Rows) -> list[str]:
+        started = np.datetime_as_string(self._finished.flows["first_ns"][rows].astype("datetime64[ns]")).tolist()
+        stamps = " ".join(started).replace("-", "").replace(":", "").split()
+        ends = self.client.take(rows).to_list(), self.server.take(rows).to_list()
+        return [f"{stamp}Z-{client}-{server}" for stamp, client, server in zip(stamps, *ends, strict=True)]
 
-    @cached_property
-    def connection(self) -> list[str]:
-        ordinals = self._finished.connections["ordinal"].tolist()
-        on_streams = self._finished.connections["http2_stream"].tolist()
+    def _name_connections(self, rows: Rows) -> list[str]:
+        ordinals = self._finished.connections["ordinal"][rows].tolist()
+        on_streams = self._finished.connections["http2_stream"][rows].tolist()
         return [
             flow + (f"-s{stream}" if stream else f"-{ordinal + 1}" if ordinal else "")
-            for flow, ordinal, stream in zip(self.flow, ordinals, on_streams, strict=True)
+            for flow, ordinal, stream in zip(self._name_flows(rows), ordinals, on_streams, strict=True)
         ]
+
+    @property
+    def flow(self) -> Lazy:
+        """The TCP connections."""
+        return Lazy(self._name_flows, np.arange(len(self._finished.flows)))
+
+    @property
+    def connection(self) -> Lazy:
+        """The WebSocket connections."""
+        return Lazy(self._name_connections, np.arange(len(self._finished.flows)))
 
 
 def to_tables(
@@ -328,6 +333,8 @@ def _in_turn(of_client: Made, of_server: Made, keep: Rows) -> Made:
         ports = np.stack([of_client.ports, of_server.ports], axis=1).ravel()[keep]
         addresses = _in_turn(of_client.addresses, of_server.addresses, keep)
         return Endpoints(cast("Coded", addresses), ports)
+    if isinstance(of_client, Lazy) and isinstance(of_server, Lazy):
+        return Lazy(of_client.write, np.stack([of_client.rows, of_server.rows], axis=1).ravel()[keep])
     pairs: list[Any] = [None] * (2 * len(of_client))
     pairs[0::2], pairs[1::2] = cast("Sequence[Any]", of_client), cast("Sequence[Any]", of_server)
     return [value for value, kept in zip(pairs, keep.tolist(), strict=True) if kept]
@@ -461,7 +468,7 @@ def _connections_table(
         "server_software": _field(finished.responses, "server"),
         "handshake": Coded(HANDSHAKES, state),
         "http_status": Numbers(rows["status"], rows["status"] > 0),
-        **streams.columns(finished.fates, rows["http2_stream"], lambda: names.flow),
+        **streams.columns(finished.fates, rows["http2_stream"], lambda: names.flow.to_list()),
         **causes.columns(finished, views, story.initiator.ids),
         "opened": Numbers(story.opened_ns, story.has_opened),
         "ended": Numbers(story.ended_ns, story.has_ended),
