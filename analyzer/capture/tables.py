@@ -19,6 +19,13 @@ FIRST_CONNECTIONS, FIRST_LAYERS = 64, 16
 """Rows that there are at the beginning."""
 
 
+def _lengthen(rows: Rows, n_more: int) -> Rows:
+    """A longer copy with zeros behind; as bytes, since NumPy copies rows of many fields field by field."""
+    longer = np.zeros(len(rows) + n_more, rows.dtype)
+    longer.view(np.uint8)[: rows.nbytes] = rows.view(np.uint8)
+    return longer
+
+
 class Tables:
     """Every row that belongs to a TCP connection under way, by the indexes that rows name each other with."""
 
@@ -77,14 +84,14 @@ class Tables:
         if not state[flowtable.MAY_PARK]:
             return
         while len(self._pool) < 2 * n_bytes:
-            self._pool = np.concatenate([self._pool, np.zeros(len(self._pool), np.uint8)])
+            self._pool = _lengthen(self._pool, len(self._pool))
         while len(self._parked) < 2 * n_segments:
-            self._parked = np.concatenate([self._parked, np.zeros(len(self._parked), PARKED)])
+            self._parked = _lengthen(self._parked, len(self._parked))
 
     def _grow_flows(self, n_more: int) -> None:
         n = len(self._flows)
-        self._flows = np.concatenate([self._flows, np.zeros(n_more, FLOW)])
-        self._streams = np.concatenate([self._streams, np.zeros(2 * n_more, STREAM)])
+        self._flows = _lengthen(self._flows, n_more)
+        self._streams = _lengthen(self._streams, 2 * n_more)
         self._streams["head"][2 * n :] = -1
         free = self._free[: self._state[flowtable.N_FREE]]
         # the lowest index is taken first
@@ -102,8 +109,8 @@ class Tables:
 
     def _grow_connections(self, n_more: int) -> None:
         n = len(self._connections)
-        self._connections = np.concatenate([self._connections, np.zeros(n_more, CONNECTION)])
-        self._sides = np.concatenate([self._sides, np.zeros(2 * n_more, SIDE)])
+        self._connections = _lengthen(self._connections, n_more)
+        self._sides = _lengthen(self._sides, 2 * n_more)
         free = self._free_connections[: self._opening_state[handshake.FREE_CONNECTIONS]]
         self._free_connections = np.zeros(n + n_more, np.int32)
         self._free_connections[:n_more] = np.arange(n + n_more - 1, n - 1, -1)
@@ -112,7 +119,7 @@ class Tables:
 
     def _grow_heads(self, n_more: int) -> None:
         n = len(self._free_heads)
-        self._heads = np.concatenate([self._heads, np.zeros(n_more * handshake.MAX_HEAD_BYTES, np.uint8)])
+        self._heads = _lengthen(self._heads, n_more * handshake.MAX_HEAD_BYTES)
         free = self._free_heads[: self._opening_state[handshake.FREE_HEADS]]
         self._free_heads = np.zeros(n + n_more, np.int32)
         self._free_heads[: len(free)] = free
@@ -121,10 +128,10 @@ class Tables:
 
     def _grow_layers(self, n_more: int) -> None:
         n, state = len(self._layers), self._layer_state
-        self._layers = np.concatenate([self._layers, np.zeros(n_more, LAYER)])
-        self._cutters = np.concatenate([self._cutters, np.zeros(2 * n_more, CUTTER)])
+        self._layers = _lengthen(self._layers, n_more)
+        self._cutters = _lengthen(self._cutters, 2 * n_more)
         self._cutters["off"][2 * n :] = -1
-        self._shapes = np.concatenate([self._shapes, np.zeros(n_more, SEALED)])
+        self._shapes = _lengthen(self._shapes, n_more)
         free = self._free_layers[: state[records.FREE_LAYERS]]
         self._free_layers = np.concatenate([np.arange(n + n_more - 1, n - 1, -1), free, np.zeros(n)]).astype(np.int32)
         state[records.FREE_LAYERS] = n_more + len(free)
@@ -139,7 +146,7 @@ class Tables:
         """Room for another record or segment; at the limit no more are gathered until some were taken away."""
         needed = int(self._layer_state[records.ARENA_USED]) + max(records.MAX_GATHERED_BYTES, n_bytes)
         while len(self._arena) < min(needed, records.MAX_ARENA_BYTES):
-            self._arena = np.concatenate([self._arena, np.zeros(len(self._arena), np.uint8)])
+            self._arena = _lengthen(self._arena, len(self._arena))
         self._layer_state[records.MAY_GATHER] = needed <= len(self._arena)
 
     def layer(self, index: int) -> Rows:
