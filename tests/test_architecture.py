@@ -117,7 +117,7 @@ def test_scapy_stands_in_one_module_only():
     assert users in ([], ["capture.scapy_io"])
 
 
-HEAVY = ("pandas", "numba", "scapy", "matplotlib", "cryptography", "analyzer.logs.catalogue")
+HEAVY = ("pandas", "numba", "scapy", "matplotlib", "cryptography", "numpy.ma", "analyzer.logs.catalogue")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ class Tally(Generic[Kind]):
     def n_steps(self) -> int:
         """How many steps occur."""
         self._settle()
-        return len(np.unique(self._steps))
+        ordered = np.sort(self._steps)  # np.unique imports 8 ms of masked arrays
+        return int(np.count_nonzero(np.diff(ordered))) + (len(ordered) > 0)
 
     def total(self) -> int:
         """How many rows were counted."""
