@@ -1,9 +1,11 @@
 """Paths, directories, patterns and standard input to readable inputs; opens, sniffs, reads nothing more."""
 
+import contextlib
 import glob
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +14,11 @@ from typing import NamedTuple
 from analyzer import packing
 from analyzer.capture.container import is_capture
 from analyzer.errors import CaptureError, UsageError
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # Windows
 
 STANDARD_INPUT = "-"
 
@@ -29,6 +36,9 @@ LOG_NAME = re.compile(
     re.IGNORECASE,
 )
 """Names under which logs lie in directories, also rotated (`.log.3`, `.log-20261121`) and packed (`.log.gz`)."""
+
+PIPE_BYTES = 1 << 20
+"""What Linux grants to everyone."""
 
 CAPTURE_SUFFIXES = frozenset({".pcap", ".pcapng", ".cap", ".dmp"})
 
@@ -53,6 +63,7 @@ class Source(NamedTuple):
                 raw = io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
             else:
                 raw = io.FileIO(self.path, "rb")
+            _widen(raw)
             return packing.Unpacked(raw)
         except OSError as error:
             raise CaptureError(self.name, (error.strerror or str(error)).lower()) from error
@@ -66,6 +77,14 @@ class Source(NamedTuple):
     def changed_ns(self) -> int | None:
         """When a regular file was last written, None for what is none."""
         return self.path.stat().st_mtime_ns if self.path is not None and self.path.is_file() else None
+
+
+def _widen(raw: io.FileIO) -> None:
+    """Let a pipe hold more than the usual 64 KiB, where the system can: one chunk costs as much as 1,000 packets."""
+    widen = getattr(fcntl, "F_SETPIPE_SZ", None)  # Linux
+    if fcntl is not None and widen is not None and stat.S_ISFIFO(os.fstat(raw.fileno()).st_mode):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(raw.fileno(), widen, PIPE_BYTES)
 
 
 def total_bytes(found: Iterable[Source]) -> int | None:
