@@ -5,10 +5,11 @@ distinct values and for every row the number of its own. Whoever counts takes co
 as values; each is made when it is first asked for.
 """
 
+import abc
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,33 @@ FLAGS_A_ROW = 16
 Mask = npt.NDArray[np.bool_]
 
 
-class Coded:
+class Compact(abc.ABC):
+    """A column that is not a list of its values."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many rows."""
+
+    @abc.abstractmethod
+    def to_list(self) -> list[Any]:
+        """The value of every row, None where it has none."""
+
+    @abc.abstractmethod
+    def take(self, indexes: Rows) -> Self:
+        """These rows, in this order."""
+
+    def to_codes(self) -> "Coded":
+        """The same as few values and their numbers."""
+        return Coded.of(self.to_list())
+
+
+def _in_turn(a: Rows, b: Rows) -> Rows:
+    return np.stack([a, b], axis=1).ravel()
+
+
+class Coded(Compact):
     """A column of few values: `values` as plain Python, and `ids`, for every row the place of its value among them.
 
     Values may stand twice, and need not occur at all.
@@ -49,12 +76,22 @@ class Coded:
         return len(self.ids)
 
     def to_list(self) -> list[Any]:
-        """The value of every row."""
+        """See `Compact`."""
         return [*map(self.values.__getitem__, self.ids.tolist())]
 
     def take(self, indexes: Rows) -> "Coded":
-        """These rows, in this order."""
+        """See `Compact`."""
         return Coded(self.values, self.ids[indexes])
+
+    def alternate(self, other: "Coded") -> "Coded":
+        """The rows of this column and those of another of the same length in turn."""
+        if other.values is self.values:
+            return Coded(self.values, _in_turn(self.ids, other.ids))
+        return Coded([*self.values, *other.values], _in_turn(self.ids, other.ids + len(self.values)))
+
+    def to_codes(self) -> "Coded":
+        """See `Compact`."""
+        return self
 
     def to_numbers(self, dtype: type[np.number[Any]]) -> "Numbers":
         """The same as numbers; every value must be one, or None."""
@@ -63,7 +100,7 @@ class Coded:
         return Numbers(numbers[self.ids], known[self.ids])
 
 
-class Numbers:
+class Numbers(Compact):
     """A column of integers or of floats: `values`, and `known`, which rows have one."""
 
     __slots__ = ("known", "values")
@@ -84,12 +121,16 @@ class Numbers:
         return len(self.values)
 
     def to_list(self) -> list[Any]:
-        """The value of every row, None where it has none."""
+        """See `Compact`."""
         return [value if ok else None for value, ok in zip(self.values.tolist(), self.known.tolist(), strict=True)]
 
     def take(self, indexes: Rows) -> "Numbers":
-        """These rows, in this order."""
+        """See `Compact`."""
         return Numbers(self.values[indexes], self.known[indexes])
+
+    def alternate(self, other: "Numbers") -> "Numbers":
+        """The rows of this column and those of another of the same length in turn."""
+        return Numbers(_in_turn(self.values, other.values), _in_turn(self.known, other.known))
 
     def to_codes(self) -> Coded:
         """The distinct ones, ascending behind None."""
@@ -105,7 +146,7 @@ class Numbers:
         return Coded([None, *distinct.tolist()], every)
 
 
-class Endpoints:
+class Endpoints(Compact):
     """A column of `ip:port`: addresses, most of which occur often, and ports."""
 
     __slots__ = ("addresses", "ports")
@@ -118,21 +159,21 @@ class Endpoints:
         return len(self.ports)
 
     def to_list(self) -> list[str]:
-        """The text of every row."""
+        """See `Compact`."""
         ports = self.ports.tolist()
         return [f"{address}:{port}" for address, port in zip(self.addresses.to_list(), ports, strict=True)]
+
+    def take(self, indexes: Rows) -> "Endpoints":
+        """See `Compact`."""
+        return Endpoints(self.addresses.take(indexes), self.ports[indexes])
 
     def to_codes(self) -> Coded:
         """Each text once."""
         pairs = combine([self.addresses, Numbers(self.ports, np.ones(len(self.ports), bool)).to_codes()])
         return Coded([f"{address}:{port}" for address, port in pairs.values], pairs.ids)
 
-    def take(self, indexes: Rows) -> "Endpoints":
-        """These rows, in this order."""
-        return Endpoints(self.addresses.take(indexes), self.ports[indexes])
 
-
-class Lazy:
+class Lazy(Compact):
     """A column of text that takes long to write: `write` gives it for the rows of these numbers."""
 
     __slots__ = ("rows", "write")
@@ -145,15 +186,14 @@ class Lazy:
         return len(self.rows)
 
     def to_list(self) -> list[Any]:
-        """The text of every row."""
+        """See `Compact`."""
         return self.write(self.rows)
 
     def take(self, indexes: Rows) -> "Lazy":
-        """These rows, in this order."""
+        """See `Compact`."""
         return Lazy(self.write, self.rows[indexes])
 
 
-Compact = Coded | Numbers | Endpoints | Lazy
 Made = Sequence[Any] | Compact
 Values = Made | Callable[[], Made]
 """A column, or what makes it when it is first asked for."""
@@ -245,12 +285,10 @@ class Table:
             made = self._made(name)
             if made is None:
                 column = Coded([None], np.zeros(self._n_rows, np.int64))
-            elif isinstance(made, Numbers | Endpoints):
+            elif isinstance(made, Compact):
                 column = made.to_codes()
-            elif isinstance(made, Coded):
-                column = made
             else:
-                column = Coded.of(map(_to_key, self[name]) if self._kind(name) == "list" else self[name])
+                column = Coded.of(map(_to_key, made) if self._kind(name) == "list" else made)
             self._coded[name] = column
         return column
 

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from analyzer.model import (
     Initiator,
     Rows,
 )
-from analyzer.table import Coded, Endpoints, Lazy, Made, Numbers, Table, Values, combine
+from analyzer.table import Coded, Compact, Endpoints, Lazy, Numbers, Table, Values, combine
 from analyzer.verdict import causes, classify, opaque, streams
 from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, name_anomalies
 
@@ -46,6 +46,9 @@ TRANSPORT_ENDS = np.array(
 """How a transport can end, as indexes into ENDS: TCP, and an HTTP/2 stream."""
 
 SIDES = (Endpoint.CLIENT, Endpoint.SERVER)
+
+Sided = TypeVar("Sided", Coded, Numbers)
+"""A column of which both sides have their own."""
 
 SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
@@ -319,27 +322,6 @@ def _diagnose_connections(
     )
 
 
-def _in_turn(of_client: Made, of_server: Made, keep: Rows) -> Made:
-    """The two views' values in turn, without those of endpoints that have no view."""
-    if isinstance(of_client, Coded) and isinstance(of_server, Coded):
-        values, shift = of_client.values, 0
-        if of_server.values is not values:
-            values, shift = [*values, *of_server.values], len(values)
-        return Coded(values, np.stack([of_client.ids, of_server.ids + shift], axis=1).ravel()[keep])
-    if isinstance(of_client, Numbers) and isinstance(of_server, Numbers):
-        known = np.stack([of_client.known, of_server.known], axis=1).ravel()[keep]
-        return Numbers(np.stack([of_client.values, of_server.values], axis=1).ravel()[keep], known)
-    if isinstance(of_client, Endpoints) and isinstance(of_server, Endpoints):
-        ports = np.stack([of_client.ports, of_server.ports], axis=1).ravel()[keep]
-        addresses = _in_turn(of_client.addresses, of_server.addresses, keep)
-        return Endpoints(cast("Coded", addresses), ports)
-    if isinstance(of_client, Lazy) and isinstance(of_server, Lazy):
-        return Lazy(of_client.write, np.stack([of_client.rows, of_server.rows], axis=1).ravel()[keep])
-    pairs: list[Any] = [None] * (2 * len(of_client))
-    pairs[0::2], pairs[1::2] = cast("Sequence[Any]", of_client), cast("Sequence[Any]", of_server)
-    return [value for value, kept in zip(pairs, keep.tolist(), strict=True) if kept]
-
-
 def _closes_table(
     finished: Finished,
     closes: list[Closes],
@@ -349,21 +331,16 @@ def _closes_table(
     files: Numbering,
 ) -> Table:
     n = len(story.end)
-    keep = np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel()
+    kept = np.flatnonzero(np.stack([views[CLIENT].has_row, views[SERVER].has_row], axis=1).ravel())
     moments = [_moments(finished, views[side], side, files) for side in (CLIENT, SERVER)]
 
-    def each(make: Callable[[int], Made]) -> Callable[[], Made]:
-        """A column whose values depend on the side whose view it is."""
-        return lambda: _in_turn(make(CLIENT), make(SERVER), keep)
+    def each(make: Callable[[int], Sided]) -> Callable[[], Sided]:
+        """A column whose values depend on the side whose view it is, for the endpoints that have a view."""
+        return lambda: make(CLIENT).alternate(make(SERVER)).take(kept)
 
-    def same(values: Callable[[], Made]) -> Callable[[], Made]:
+    def same(make: Callable[[], Compact]) -> Callable[[], Compact]:
         """A column that says the same of a connection's two views."""
-
-        def make() -> Made:
-            made = values()
-            return _in_turn(made, made, keep)
-
-        return make
+        return lambda: make().take(kept // 2)
 
     def anomalies(side: int) -> Coded:
         return name_anomalies(finished.sides[:, side]["anomalies"] | closes[side].anomalies)
@@ -393,7 +370,7 @@ def _closes_table(
         "path": same(_field(finished.requests, "path")),
         "anomalies": each(lambda side: anomalies(1 - side)),
     }
-    return Table(CLOSES, columns, n_rows=int(keep.sum()))
+    return Table(CLOSES, columns, n_rows=len(kept))
 
 
 class _Moments(NamedTuple):

@@ -58,11 +58,11 @@ class Closes:
         """Status codes, none where none came."""
         return Numbers(self.code, self.has_code)
 
-    def reasons(self) -> list[str | None]:
+    def reasons(self) -> Coded:
         """Reasons: None without a Close or with one cut off, empty where it gave none."""
         kinds = self.kind.tolist()
         unread = (frames.NO_CLOSE, frames.CUT_CLOSE, SEALED_CLOSE)
-        return [None if kind in unread else self._read(i).reason for i, kind in enumerate(kinds)]
+        return Coded.of([None if kind in unread else self._read(i).reason for i, kind in enumerate(kinds)])
 
     def names(self) -> Coded:
         """Anomalies by name."""
