@@ -312,11 +312,9 @@ def scan_spans(
                     row,
                     is_client,
                 )
-                if (
-                    int64(sides[mine]["close"]) == frames.NO_CLOSE
-                    and int64(sides[mine ^ 1]["close"]) == frames.NO_CLOSE
-                    and not has_ended(streams, flow, packet)
-                ):
+                has_close = int64(row["may_have_close"]) and has_begun_to_close(sides, connection)
+                has_end = int64(flow_row["may_have_ended"]) and has_ended(streams, flow, packet)
+                if not has_close and not has_end:
                     row["activity_ns"] = max(int64(row["activity_ns"]), ts)
                 if judged >= 0:
                     midstream.settle(judged, flow_row, flow, streams, connections, sides, free, state)
@@ -391,6 +389,13 @@ def walk_streams(data: Octets, words: Rows, spans: Rows, streams: Rows, connecti
         if int64(side["close"]) == frames.NO_CLOSE and int64(other["close"]) == frames.NO_CLOSE:
             if not has_ended(streams, int64(row["flow"]), packet):
                 row["activity_ns"] = max(int64(row["activity_ns"]), ts)
+
+
+@kernel
+def has_begun_to_close(sides: Rows, connection: int) -> bool:
+    """Whether a Close of either side was seen, or its beginning."""
+    client, server = sides[2 * connection], sides[2 * connection + 1]
+    return int64(client["close"]) != frames.NO_CLOSE or int64(server["close"]) != frames.NO_CLOSE
 
 
 @kernel

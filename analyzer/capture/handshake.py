@@ -226,6 +226,7 @@ def take_connection(
     row["client_stream"] = client
     row["handshake"] = handshake
     row["allowed_rsv"] = 7
+    row["may_have_close"] = 0
     row["in_use"] = 1
     row["finished"] = 0
     frames.begin_side(sides[2 * index], client_walk)

@@ -392,6 +392,7 @@ def scan_segments(
             row["candidate"] = -1
             row["layer"] = -1
             row["was_dropped"] = 0
+            row["may_have_ended"] = 0
             row["ordinal"] = 0
             row["unanswered"] = 0
             row["state"] = LIVE
@@ -406,13 +407,13 @@ def scan_segments(
                     row["was_dropped"] = 1
 
         index = 2 * flow + direction
-        stream, other = streams[index], streams[2 * flow + 1 - direction]
+        flow_row, stream, other = flows[flow], streams[index], streams[2 * flow + 1 - direction]
         if wire_bytes > 0 and int64(state[MAY_PARK]) != 0:
             pieces = int64(stream["n_parked"]) + 2
             if captured > len(pool) - int64(state[POOL_USED]) or pieces > len(parked) - int64(state[N_PARKED]):
                 state[REASON] = NO_POOL
                 return i
-        flows[flow]["last_ns"] = max(int64(flows[flow]["last_ns"]), ts)
+        flow_row["last_ns"] = max(int64(flow_row["last_ns"]), ts)
         stream["packets"] = int64(stream["packets"]) + 1
         is_again = ts - int64(stream["last_ns"]) >= RETRANSMITTED_AFTER_NS
         stream["last_ns"] = ts
@@ -436,6 +437,7 @@ def scan_segments(
             if int64(stream["rst_packet"]) == 0 and (is_next or pos == int64(stream["acked_pos"])):
                 stream["rst_pos"] = pos
                 stream["rst_packet"] = packet
+                flow_row["may_have_ended"] = 1
                 stream["rst_ns"] = ts
                 stream["rst_acked_pos"] = ack_pos
             continue
@@ -445,7 +447,7 @@ def scan_segments(
                 stream["next_pos"] = pos  # begun before the capture: this is where it begins for us
                 expected = pos
         end = pos + wire_bytes
-        if int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
+        if int64(flow_row["may_have_ended"]) and int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
             # whoever sends on has not reset: the RST was forged, or stood outside the receiver's window after all
             if end > int64(stream["rst_pos"]) or ts - int64(stream["rst_ns"]) > GAP_AFTER_NS:
                 stream["rst_packet"] = 0
@@ -454,6 +456,7 @@ def scan_segments(
             if end >= expected and end - expected <= PLAUSIBLE_BYTES:
                 stream["fin_pos"] = end
                 stream["fin_packet"] = packet
+                flow_row["may_have_ended"] = 1
                 stream["fin_ns"] = ts
         elif (
             is_again
