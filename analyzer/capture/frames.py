@@ -9,7 +9,7 @@ import sys
 from typing import NamedTuple
 
 from analyzer.capture import wire
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import (
     LOCAL_ONLY,
     MAX_CLOSE_BODY_BYTES,
@@ -318,7 +318,7 @@ def is_ascii(data: Octets, words: Rows, off: int, n: int, mask: int, done: int) 
     return tops & TOP_BITS == 0
 
 
-@kernel
+@rare_kernel
 def follow_utf8(data: Octets, off: int, n: int, mask: int, done: int, left: int, bounds: int) -> tuple[int, int]:
     """Read on in UTF-8 (RFC 3629 section 4) that is masked; `done` bytes of the payload came before.
 
@@ -474,7 +474,7 @@ def walk(
             end_frame(side, other, pos + i, ack, packet)
 
 
-@kernel
+@rare_kernel
 def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, packet: int) -> None:
     """Step over `n` missing bytes: harmless inside a payload, whose end is known; elsewhere the walk loses step."""
     side["gap_bytes"] = int64(side["gap_bytes"]) + n

@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.capture import frames, records, wire
 from analyzer.capture.flowtable import FRAMES, HTTP, OTHER
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import HANDSHAKES, Handshake, Octets, Rows, int64
 
 MAX_HEAD_BYTES = 1 << 15
@@ -455,7 +455,7 @@ def read_http(
     return read
 
 
-@kernel
+@rare_kernel
 def miss_http(
     pos: int,
     n: int,
