@@ -289,25 +289,25 @@ FLOW = np.dtype(
         ("b_hi", "i8"),
         ("b_lo", "i8"),
         ("last_ns", "i8"),
+        ("end_packet", "i8"),
         ("a_port", "i4"),
         ("b_port", "i4"),
         ("connection", "i4"),
         ("layer", "i4"),
-        ("candidate", "i4"),
-        ("may_have_ended", "i1"),
-        ("was_dropped", "i1"),
-        ("state", "i1"),
-        ("kind", "i1"),
         ("first_ns", "i8"),
         ("first_packet", "i8"),
         ("ordinal", "i4"),
         ("unanswered", "i4"),
+        ("candidate", "i4"),
+        ("was_dropped", "i1"),
+        ("state", "i1"),
+        ("kind", "i1"),
     ],
     align=True,
 )
 """One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests.
 `candidate` is the CONNECTION of frames without a handshake while it is not recognised, `layer` the LAYER around it.
-`may_have_ended` says that a FIN or RST came: the streams tell which, and whether it was believed."""
+`end_packet` is the first packet with a FIN or RST: behind it the streams tell which, and whether it is still believed."""
 
 STREAM = np.dtype(
     [

@@ -27,6 +27,10 @@ STEPWISE = handshake.OPENING_STATE_SIZE
 only to where its stream's mode changes, -state[RESUME] bytes left."""
 
 
+MAX_INDEX, MAX_OFF = (1 << 31) - 1, (1 << 60) - 1
+"""An index and an offset are never negative; masked so, the compiler knows it, too, and looks at one bound only."""
+
+
 @kernel
 def is_forced(flow_row: Rows, ports: Rows) -> int:
     """Which side of a flow (0 or 1) has a port the user asserted to be a WebSocket server's, -1 where none has."""
@@ -174,6 +178,35 @@ def cut_span(
 
 
 @kernel
+def walk_messages(
+    data: Octets, data_words: Rows, spans: Rows, start: int, flows: Rows, streams: Rows, connections: Rows, sides: Rows
+) -> int:
+    """Read spans as long as each is one message and nothing else, or of no interest; index of the first that is not."""
+    for i in range(start, len(spans)):
+        span = spans[i]
+        index = int64(span["stream"]) & MAX_INDEX
+        stream, flow_row = streams[index], flows[index >> 1]
+        if int64(stream["mode"]) == flowtable.OTHER:
+            continue
+        if int64(stream["mode"]) != flowtable.FRAMES or int64(span["kind"]) != reassemble.IN_CHUNK:
+            return i
+        if int64(flow_row["layer"]) >= 0 or may_have_ended(flow_row, int64(span["packet"])):
+            return i
+        connection = int64(flow_row["connection"]) & MAX_INDEX
+        row = connections[connection]
+        if int64(row["may_have_close"]):
+            return i
+        is_client = int64(row["client_stream"]) == index & 1
+        side = sides[2 * connection + (0 if is_client else 1)]
+        n = int64(span["n_bytes"])
+        if not frames.walk_message(data, data_words, int64(span["off"]) & MAX_OFF, n, side, is_client):
+            return i
+        stream["read_pos"] = int64(span["pos"]) + n
+        row["activity_ns"] = max(int64(row["activity_ns"]), int64(span["ts_ns"]))
+    return len(spans)
+
+
+@kernel
 def scan_spans(
     data: Octets,
     data_words: Rows,
@@ -214,7 +247,13 @@ def scan_spans(
         Index of the first span not wholly read; `state[WHY]` says why it stopped.
 
     """
-    for i in range(start, len(spans)):
+    i = start - 1
+    while i + 1 < len(spans):
+        i += 1
+        if int64(state[handshake.RESUME]) == 0 and int64(state[STEPWISE]) == 0:
+            i = walk_messages(data, data_words, spans, i, flows, streams, connections, sides)
+            if i == len(spans):
+                break
         span = spans[i]
         index = int64(span["stream"])
         flow, direction = index >> 1, index & 1
@@ -313,7 +352,7 @@ def scan_spans(
                     is_client,
                 )
                 has_close = int64(row["may_have_close"]) and has_begun_to_close(sides, connection)
-                has_end = int64(flow_row["may_have_ended"]) and has_ended(streams, flow, packet)
+                has_end = may_have_ended(flow_row, packet) and has_ended(streams, flow, packet)
                 if not has_close and not has_end:
                     row["activity_ns"] = max(int64(row["activity_ns"]), ts)
                 if judged >= 0:
@@ -396,6 +435,12 @@ def has_begun_to_close(sides: Rows, connection: int) -> bool:
     """Whether a Close of either side was seen, or its beginning."""
     client, server = sides[2 * connection], sides[2 * connection + 1]
     return int64(client["close"]) != frames.NO_CLOSE or int64(server["close"]) != frames.NO_CLOSE
+
+
+@kernel
+def may_have_ended(flow_row: Rows, packet: int) -> bool:
+    """Whether it takes `has_ended` to tell: it looks at both streams."""
+    return 0 < int64(flow_row["end_packet"]) < packet
 
 
 @kernel

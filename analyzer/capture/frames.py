@@ -474,6 +474,51 @@ def walk(
             end_frame(side, other, pos + i, ack, packet)
 
 
+@kernel
+def walk_message(data: Octets, words: Rows, off: int, n: int, side: Rows, is_client: bool) -> bool:
+    """What `walk` does with bytes that are a message in one frame, as most are: a third of the time.
+
+    Returns:
+        Whether they are one, on a side in step and between two messages, and nothing to note; else nothing is done.
+
+    """
+    head = data[off : off + MAX_HEADER]
+    if n < MAX_HEADER or len(head) != MAX_HEADER:
+        return False
+    first, second = int64(head[0]), int64(head[1])
+    length, size, mask = second & 127, 2, wire.be32(head, 2)
+    if length == 126:
+        length, size, mask = wire.be16(head, 2), 4, wire.be32(head, 4)
+    is_masked = second >> 7
+    if is_masked:
+        size += 4
+    else:
+        mask = 0
+    if (first != 0x80 | TEXT and first != 0x80 | BINARY) or length != n - size or is_client != (is_masked == 1):
+        return False
+    if second & 127 == 127 or (second & 127 == 126 and length < 126):
+        return False
+    if int64(side["skip_bytes"]) or int64(side["header_bytes"]) or int64(side["message"]) != NO_MESSAGE:
+        return False
+    if int64(side["walk"]) != IN_STEP or int64(side["score"]) < PROVEN or int64(side["close"]) != NO_CLOSE:
+        return False
+    if first == 0x80 | TEXT and not is_ascii(data, words, off + size, length, mask, 0):
+        return False
+    if is_masked:
+        side["mask"] = mask
+    side["masked"] = is_masked
+    side["opcode"] = first & 15
+    side["final"] = 1
+    side["utf8_left"] = 0
+    side["frame_bytes"] = length
+    side["message_bytes"] = length
+    side["payload_bytes"] = add_length(int64(side["payload_bytes"]), length)
+    side["frames"] = int64(side["frames"]) + 1
+    side["messages"] = int64(side["messages"]) + 1
+    side["largest_bytes"] = max(int64(side["largest_bytes"]), length)
+    return True
+
+
 @rare_kernel
 def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, packet: int) -> None:
     """Step over `n` missing bytes: harmless inside a payload, whose end is known; elsewhere the walk loses step."""

@@ -288,6 +288,13 @@ def note_ack(stream: Rows, ack: int) -> int:
 
 
 @kernel
+def note_end(flow_row: Rows, packet: int) -> None:
+    """Remember where a connection may have ended first."""
+    if int64(flow_row["end_packet"]) == 0 or packet < int64(flow_row["end_packet"]):
+        flow_row["end_packet"] = packet
+
+
+@kernel
 def is_new_connection(flow_streams_syn: Rows, other: Rows, seq: int, ack: int, is_answer: bool) -> bool:
     """Whether a SYN belongs to another connection than the one these streams hold."""
     if int64(flow_streams_syn["origin"]) == seq:
@@ -392,7 +399,7 @@ def scan_segments(
             row["candidate"] = -1
             row["layer"] = -1
             row["was_dropped"] = 0
-            row["may_have_ended"] = 0
+            row["end_packet"] = 0
             row["ordinal"] = 0
             row["unanswered"] = 0
             row["state"] = LIVE
@@ -437,7 +444,7 @@ def scan_segments(
             if int64(stream["rst_packet"]) == 0 and (is_next or pos == int64(stream["acked_pos"])):
                 stream["rst_pos"] = pos
                 stream["rst_packet"] = packet
-                flow_row["may_have_ended"] = 1
+                note_end(flow_row, packet)
                 stream["rst_ns"] = ts
                 stream["rst_acked_pos"] = ack_pos
             continue
@@ -447,7 +454,7 @@ def scan_segments(
                 stream["next_pos"] = pos  # begun before the capture: this is where it begins for us
                 expected = pos
         end = pos + wire_bytes
-        if int64(flow_row["may_have_ended"]) and int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
+        if int64(flow_row["end_packet"]) and int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
             # whoever sends on has not reset: the RST was forged, or stood outside the receiver's window after all
             if end > int64(stream["rst_pos"]) or ts - int64(stream["rst_ns"]) > GAP_AFTER_NS:
                 stream["rst_packet"] = 0
@@ -456,7 +463,7 @@ def scan_segments(
             if end >= expected and end - expected <= PLAUSIBLE_BYTES:
                 stream["fin_pos"] = end
                 stream["fin_packet"] = packet
-                flow_row["may_have_ended"] = 1
+                note_end(flow_row, packet)
                 stream["fin_ns"] = ts
         elif (
             is_again
