@@ -307,7 +307,7 @@ FLOW = np.dtype(
 )
 """One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests.
 `candidate` is the CONNECTION of frames without a handshake while it is not recognised, `layer` the LAYER around it.
-`end_packet` is the first packet with a FIN or RST: behind it the streams tell which, and whether it is still believed."""
+`end_packet` is the first packet with a FIN or RST: behind it the streams tell whether it is still believed."""
 
 STREAM = np.dtype(
     [

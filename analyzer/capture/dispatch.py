@@ -12,6 +12,7 @@ from analyzer.capture import (
     midstream,
     reassemble,
     records,
+    wire,
 )
 from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import Octets, Rows, int64
@@ -25,10 +26,6 @@ MANY_BYTES = 1 << 48
 STEPWISE = handshake.OPENING_STATE_SIZE
 """One more place in `state`: set, spans come in pieces. Who cuts them calls `judge_span` on the whole; a piece is read
 only to where its stream's mode changes, -state[RESUME] bytes left."""
-
-
-MAX_INDEX, MAX_OFF = (1 << 31) - 1, (1 << 60) - 1
-"""An index and an offset are never negative; masked so, the compiler knows it, too, and looks at one bound only."""
 
 
 @kernel
@@ -184,7 +181,7 @@ def walk_messages(
     """Read spans as long as each is one message and nothing else, or of no interest; index of the first that is not."""
     for i in range(start, len(spans)):
         span = spans[i]
-        index = int64(span["stream"]) & MAX_INDEX
+        index = int64(span["stream"]) & wire.MAX_INDEX
         stream, flow_row = streams[index], flows[index >> 1]
         if int64(stream["mode"]) == flowtable.OTHER:
             continue
@@ -192,14 +189,14 @@ def walk_messages(
             return i
         if int64(flow_row["layer"]) >= 0 or may_have_ended(flow_row, int64(span["packet"])):
             return i
-        connection = int64(flow_row["connection"]) & MAX_INDEX
+        connection = int64(flow_row["connection"]) & wire.MAX_INDEX
         row = connections[connection]
         if int64(row["may_have_close"]):
             return i
         is_client = int64(row["client_stream"]) == index & 1
         side = sides[2 * connection + (0 if is_client else 1)]
         n = int64(span["n_bytes"])
-        if not frames.walk_message(data, data_words, int64(span["off"]) & MAX_OFF, n, side, is_client):
+        if not frames.walk_message(data, data_words, int64(span["off"]) & wire.MAX_OFF, n, side, is_client):
             return i
         stream["read_pos"] = int64(span["pos"]) + n
         row["activity_ns"] = max(int64(row["activity_ns"]), int64(span["ts_ns"]))

@@ -7,6 +7,10 @@ from analyzer.kernel import kernel
 from analyzer.model import Octets, Rows, int64
 
 
+MAX_INDEX, MAX_OFF = (1 << 31) - 1, (1 << 60) - 1
+"""Indexes and offsets are never negative. Masked so, the compiler knows it, and looks at one bound instead of two."""
+
+
 @kernel
 def require(data: Rows, off: int, n: int) -> None:
     """Raise IndexError where there are no `n` items from `off`: a slice would be shorter and say nothing.
