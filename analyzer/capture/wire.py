@@ -6,7 +6,6 @@ Every byte is widened to int64 first: under NumPy 2 a uint8 shifted left stays a
 from analyzer.kernel import kernel
 from analyzer.model import Octets, Rows, int64
 
-
 MAX_INDEX, MAX_OFF = (1 << 31) - 1, (1 << 60) - 1
 """Indexes and offsets are never negative. Masked so, the compiler knows it, and looks at one bound instead of two."""
 
