@@ -268,7 +268,7 @@ def some_frame(rng: random.Random, side: str) -> bytes:
         return rng.randbytes(rng.randrange(1, 40))
     opcode = rng.choice([1] * 12 + [2] * 8 + [0, 8, 9, 10, 3])
     payload = ("grüße " * 60 if rng.random() < 0.2 else "a message " * 60).encode()
-    payload = payload[: rng.choice([0, 1, 5, 6, 8, 9, 12, 20, 60, 125, 126, 127, 300])]
+    payload = payload[: rng.choice([0, 1, 5, 6, 8, 9, 12, 20, 60, 119, 119, 125, 126, 127, 300])]
     is_masked = (side == CLIENT) == (rng.random() < 0.97)
     key = rng.randbytes(4) if is_masked else None
     long_form = rng.choice([None] * 9 + [2, 8])  # too long a form, mostly
@@ -309,3 +309,29 @@ def test_the_short_way_for_whole_messages_leaves_the_same_rows(side, score):
             assert short.tobytes() == long.tobytes(), content.hex()
             assert connections[0] == connections[1]
     assert taken == 0 if score < frames.PROVEN else taken > 400
+
+
+@pytest.mark.parametrize("ending", ["close", "fin", "rst"])
+@pytest.mark.parametrize("sender", [CLIENT, SERVER])
+@pytest.mark.parametrize("n_before", [1, 3])
+def test_silence_ends_where_the_end_began(ending, sender, n_before):
+    """Frames behind a Close, a FIN or a RST are no sign of life, wherever a chunk of the capture ends."""
+    talk = Conversation().upgrade()
+    other = CLIENT if sender == SERVER else SERVER
+    for _ in range(n_before):
+        talk.text(CLIENT)
+        talk.text(SERVER)
+    talk.wait(4.0)
+    if ending == "close":
+        talk.close(sender, 1000)
+    elif ending == "fin":
+        talk.fin(sender)
+    else:
+        talk.rst(sender)
+    talk.wait(0.5)
+    for _ in range(3):
+        talk.text(other, "a message that nobody waits for any more")
+    talk.wait(0.5)
+    talk.end()
+    _, (row,) = analyze(talk.pcap())
+    assert row["silence_s"] == pytest.approx(4.0, abs=0.1)
