@@ -345,7 +345,7 @@ STREAM = np.dtype(
     align=True,
 )
 """One direction of a flow: where its sequence numbers stand, and how it ended. What every packet touches comes first,
-in one cache line of 64 bytes; so too in FLOW, CONNECTION and SIDE."""
+within 64 bytes; so too in FLOW, CONNECTION and SIDE."""
 
 PARKED = np.dtype(
     [

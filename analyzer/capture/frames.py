@@ -476,7 +476,7 @@ def walk(
 
 @kernel
 def walk_message(data: Octets, words: Rows, off: int, n: int, side: Rows, is_client: bool) -> bool:
-    """What `walk` does with bytes that are a message in one frame, as most are: a third of the time.
+    """What `walk` does with bytes that are a message in one frame, as most are: 200 instructions instead of 590.
 
     Returns:
         Whether they are one, on a side in step and between two messages, and nothing to note; else nothing is done.
