@@ -296,16 +296,17 @@ FLOW = np.dtype(
         ("a_lo", "i8"),
         ("b_hi", "i8"),
         ("b_lo", "i8"),
-        ("first_ns", "i8"),
-        ("first_packet", "i8"),
         ("last_ns", "i8"),
+        ("end_packet", "i8"),
         ("a_port", "i4"),
         ("b_port", "i4"),
         ("connection", "i4"),
+        ("layer", "i4"),
+        ("first_ns", "i8"),
+        ("first_packet", "i8"),
         ("ordinal", "i4"),
         ("unanswered", "i4"),
         ("candidate", "i4"),
-        ("layer", "i4"),
         ("was_dropped", "i1"),
         ("state", "i1"),
         ("kind", "i1"),
@@ -313,7 +314,8 @@ FLOW = np.dtype(
     align=True,
 )
 """One TCP connection by its endpoints a < b; stream 0 is what a sends. `unanswered` counts ordinary HTTP requests.
-`candidate` is the CONNECTION of frames without a handshake while it is not recognised, `layer` the LAYER around it."""
+`candidate` is the CONNECTION of frames without a handshake while it is not recognised, `layer` the LAYER around it.
+`end_packet` is the first packet with a FIN or RST: behind it the streams tell whether it is still believed."""
 
 STREAM = np.dtype(
     [
@@ -321,19 +323,19 @@ STREAM = np.dtype(
         ("next_pos", "i8"),
         ("highest_pos", "i8"),
         ("acked_pos", "i8"),
-        ("fin_packet", "i8"),
-        ("rst_packet", "i8"),
         ("packets", "i8"),
         ("last_ns", "i8"),
-        ("read_pos", "i8"),
-        ("parked", "i4"),
         ("n_parked", "i4"),
         ("n_stalled", "i4"),
-        ("head", "i4"),
+        ("parked", "i4"),
         ("mode", "i1"),
         ("has_syn", "i1"),
         ("has_data", "i1"),
         ("is_answering", "i1"),
+        ("read_pos", "i8"),
+        ("fin_packet", "i8"),
+        ("rst_packet", "i8"),
+        ("head", "i4"),
         ("has_chunks", "i1"),
         ("misses", "i1"),
         ("has_gap", "i1"),
@@ -351,7 +353,7 @@ STREAM = np.dtype(
     align=True,
 )
 """One direction of a flow: where its sequence numbers stand, and how it ended. What every packet touches comes first,
-in as few cache lines as it takes; so too in SIDE."""
+within 64 bytes; so too in FLOW, CONNECTION and SIDE."""
 
 PARKED = np.dtype(
     [
@@ -467,26 +469,28 @@ last one stood. What stands between `next_seq` and `sum_blocks`, and `is_used`, 
 
 CONNECTION = np.dtype(
     [
+        ("activity_ns", "i8"),
+        ("client_stream", "i1"),
+        ("handshake", "i1"),
+        ("allowed_rsv", "i1"),
+        ("may_have_close", "i1"),
+        ("in_use", "i1"),
+        ("finished", "i1"),
         ("opened_ns", "i8"),
         ("request_ns", "i8"),
         ("request_packet", "i8"),
         ("response_packet", "i8"),
-        ("activity_ns", "i8"),
         ("client_starts_pos", "i8"),
         ("flow", "i4"),
         ("answers_before", "i4"),
         ("ordinal", "i4"),
         ("status", "i4"),
         ("http2_stream", "i4"),
-        ("client_stream", "i1"),
-        ("handshake", "i1"),
-        ("allowed_rsv", "i1"),
-        ("in_use", "i1"),
-        ("finished", "i1"),
     ],
     align=True,
 )
-"""One WebSocket connection while it lives; `http2_stream` is 0 where it has TCP, or TLS, for itself."""
+"""One WebSocket connection while it lives; `http2_stream` is 0 where it has TCP, or TLS, for itself. `may_have_close`
+says that a Close began on a side: the SIDE rows tell which, and whether it was believed."""
 
 ANY_STREAM = (1 << 31) - 1
 """The highest HTTP/2 stream there can be: a GOAWAY that names it only announces another (RFC 9113 section 6.8)."""
@@ -497,15 +501,12 @@ MAX_CLOSE_BODY_BYTES = 125
 SIDE = np.dtype(
     [
         ("skip_bytes", "i8"),
-        ("frame_bytes", "i8"),
-        ("mask", "i8"),
         ("frames", "i8"),
         ("messages", "i8"),
         ("payload_bytes", "i8"),
         ("message_bytes", "i8"),
         ("largest_bytes", "i8"),
-        ("anomalies", "i8"),
-        ("utf8_bounds", "i4"),
+        ("mask", "u4"),
         ("walk", "i1"),
         ("close", "i1"),
         ("opcode", "i1"),
@@ -514,9 +515,12 @@ SIDE = np.dtype(
         ("utf8_left", "i1"),
         ("masked", "i1"),
         ("header_bytes", "i1"),
-        ("lost", "i1"),
         ("score", "i1"),
+        ("lost", "i1"),
         ("unsure_close", "i1"),
+        ("frame_bytes", "i8"),
+        ("anomalies", "i8"),
+        ("utf8_bounds", "i4"),
         ("body_bytes", "i2"),
         ("gap_bytes", "i8"),
         ("violation_packet", "i8"),

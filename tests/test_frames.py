@@ -1,8 +1,10 @@
 """The frame walk and the Close body: a table of frames, fed every way, against other people's decoders."""
 
+import random
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packets import CLIENT, REQUEST, SERVER, Conversation, frame, pcap, response
 from reading import analyze
@@ -11,8 +13,9 @@ from websockets.protocol import Protocol, Side
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
+from analyzer.capture import frames
 from analyzer.capture.frames import parse_close_body
-from analyzer.model import VIOLATIONS, Anomaly
+from analyzer.model import CONNECTION, SIDE, VIOLATIONS, Anomaly
 
 CASES = tomllib.loads((Path(__file__).parent / "cases" / "frames.toml").read_text())["case"]
 EXTENSION = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
@@ -233,3 +236,102 @@ def test_second_close_leaves_the_first_where_it_was():
     talk.end(SERVER)
     closes, (row,) = analyze(talk.pcap())
     assert row["server_close_record"] == closes[0]["record"] == number
+
+
+def as_kernels_take(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes, and the same as 64-bit words."""
+    data = np.frombuffer(content, np.uint8)
+    return data, data[: len(data) & ~7].view(np.int64)
+
+
+def test_bytes_above_0x7f_are_found_wherever_they_stand():
+    """Against unmasking by hand: every place in a word for the first byte, the last, and the one that is not ASCII."""
+    rng = random.Random(11)
+    for n in range(28):
+        for off in range(9):
+            for spare in (0, 3, 9):
+                key, done = rng.randbytes(4), rng.randrange(9)
+                text = bytes(rng.randrange(128) for _ in range(n))
+                masked = bytes(c ^ key[(done + i) & 3] for i, c in enumerate(text))
+                around = rng.randbytes(off), rng.randbytes(spare)
+                mask = int.from_bytes(key, "big")
+                assert frames.is_ascii(*as_kernels_take(masked.join(around)), off, n, mask, done)
+                for at in range(n):
+                    bad = bytearray(masked)
+                    bad[at] ^= 0x80
+                    assert not frames.is_ascii(*as_kernels_take(bytes(bad).join(around)), off, n, mask, done)
+
+
+def some_frame(rng: random.Random, side: str) -> bytes:
+    """A frame that is mostly a plain message."""
+    if rng.random() < 0.02:
+        return rng.randbytes(rng.randrange(1, 40))
+    opcode = rng.choice([1] * 12 + [2] * 8 + [0, 8, 9, 10, 3])
+    payload = ("grüße " * 60 if rng.random() < 0.2 else "a message " * 60).encode()
+    payload = payload[: rng.choice([0, 1, 5, 6, 8, 9, 12, 20, 60, 119, 119, 125, 126, 127, 300])]
+    is_masked = (side == CLIENT) == (rng.random() < 0.97)
+    key = rng.randbytes(4) if is_masked else None
+    long_form = rng.choice([None] * 9 + [2, 8])  # too long a form, mostly
+    return frame(
+        opcode, payload, mask=key, fin=rng.random() < 0.95, rsv=rng.choice([0] * 19 + [4]), length_bytes=long_form
+    )
+
+
+@pytest.mark.parametrize("side", [CLIENT, SERVER])
+@pytest.mark.parametrize("score", [0, frames.PROVEN])
+def test_the_short_way_for_whole_messages_leaves_the_same_rows(side, score):
+    """`walk_message`, and `walk` where it does not want to, against `walk` alone: pieces of frames in many states."""
+    rng = random.Random(f"{side} {score}")
+    taken = 0
+    for number in range(400):
+        short, long = np.zeros(2, SIDE), np.zeros(2, SIDE)
+        connections = np.zeros(2, CONNECTION)
+        connections["allowed_rsv"] = 4 * (number & 1)
+        for sides in (short, long):
+            for row in sides:
+                frames.begin_side(row, frames.IN_STEP)
+                row["score"] = score
+        pos = 1
+        for packet in range(1, 12):
+            content = b"".join(some_frame(rng, side) for _ in range(rng.choice([1, 1, 1, 1, 2])))
+            if rng.random() < 0.05:
+                content = content[: rng.randrange(1, len(content) + 1)]
+            before, behind = rng.randbytes(rng.randrange(9)), rng.randbytes(rng.randrange(30))
+            data, words = as_kernels_take(before + content + behind)
+            off, n, is_client = len(before), len(content), side == CLIENT
+            rest = data, words, off, n, pos, 7, 10**18 + packet, packet
+            frames.walk(*rest, long[0], long[1], connections[0], is_client)
+            if frames.walk_message(data, words, off, n, short[0], is_client):
+                taken += 1
+            else:
+                frames.walk(*rest, short[0], short[1], connections[1], is_client)
+            pos += n
+            assert short.tobytes() == long.tobytes(), content.hex()
+            assert connections[0] == connections[1]
+    assert taken == 0 if score < frames.PROVEN else taken > 400
+
+
+@pytest.mark.parametrize("ending", ["close", "fin", "rst"])
+@pytest.mark.parametrize("sender", [CLIENT, SERVER])
+@pytest.mark.parametrize("n_before", [1, 3])
+def test_silence_ends_where_the_end_began(ending, sender, n_before):
+    """Frames behind a Close, a FIN or a RST are no sign of life, wherever a chunk of the capture ends."""
+    talk = Conversation().upgrade()
+    other = CLIENT if sender == SERVER else SERVER
+    for _ in range(n_before):
+        talk.text(CLIENT)
+        talk.text(SERVER)
+    talk.wait(4.0)
+    if ending == "close":
+        talk.close(sender, 1000)
+    elif ending == "fin":
+        talk.fin(sender)
+    else:
+        talk.rst(sender)
+    talk.wait(0.5)
+    for _ in range(3):
+        talk.text(other, "a message that nobody waits for any more")
+    talk.wait(0.5)
+    talk.end()
+    _, (row,) = analyze(talk.pcap())
+    assert row["silence_s"] == pytest.approx(4.0, abs=0.1)

@@ -882,3 +882,43 @@ def test_any_bytes_are_parsed(data):
         assert all(name == name.lower() and value == value.strip(" \t\r") for name, value in headers.items())
         request, answer = parse_request(content.decode("latin-1")), parse_response(content.decode("latin-1"))
         assert isinstance(check_answer(request, answer), int)
+
+
+@given(
+    st.lists(st.text("\r\nab", min_size=1, max_size=9), min_size=1, max_size=6),
+    st.integers(0, 3),
+    st.integers(0, 1),
+)
+def test_a_head_ends_at_its_first_empty_line_however_it_is_cut(pieces, off, slot):
+    """Against a regular expression over the whole."""
+    text = "".join(pieces).encode()
+    found = re.search(rb"\n\r?\n", text)
+    heads = np.zeros(2 * MAX_HEAD_BYTES, np.uint8)
+    have, is_whole = 0, False
+    for piece in pieces:
+        data = np.frombuffer(bytes(off) + piece.encode() + b"\n", np.uint8)
+        have, is_whole = handshake.copy_head(data, off, len(piece), heads, slot * MAX_HEAD_BYTES, have)
+        if is_whole:
+            break
+    assert is_whole == (found is not None)
+    assert have == (found.end() if found else len(text))
+    there = heads[slot * MAX_HEAD_BYTES :][:have].tobytes()
+    assert there == text[:have]
+    assert int((heads != 0).sum()) == have
+
+
+def test_a_head_fills_its_slot_and_no_more():
+    data = np.frombuffer(b"ab\r\n\r\n", np.uint8)
+    heads = np.zeros(2 * MAX_HEAD_BYTES, np.uint8)
+    assert handshake.copy_head(data, 0, 6, heads, 0, MAX_HEAD_BYTES - 3) == (MAX_HEAD_BYTES, False)
+    assert heads[MAX_HEAD_BYTES - 3 : MAX_HEAD_BYTES].tobytes() == b"ab\r"
+    assert not heads[MAX_HEAD_BYTES:].any()
+
+
+@given(st.binary(max_size=30) | st.text("\nUuPpGg:[`{@Zz", max_size=30).map(str.encode), st.data())
+def test_found_as_python_finds_it(content, draw):
+    start = draw.draw(st.integers(0, len(content)))
+    end = draw.draw(st.integers(0, len(content)))
+    pattern = draw.draw(st.sampled_from([b"\nup", b"up", b"u", b"\n", b":", b"z", b"{", b"[", b"`"]))
+    at = handshake.find(np.frombuffer(content + b"x", np.uint8), start, end, np.frombuffer(pattern, np.uint8))
+    assert at == (content.lower().find(pattern, start, end) if start <= end else -1)

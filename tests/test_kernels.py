@@ -156,6 +156,17 @@ def test_compiled_kernels_check_bounds(restore_kernels):
         wire.be32(read_only(b"\x01\x02"), 0)
 
 
+@pytest.mark.parametrize(
+    ("off", "n"), [(0, 9), (1, 8), (8, 1), (9, 0), (-1, 1), (-9, 9), (3, -1), (2**63 - 1, 1), (1, 2**63 - 1)]
+)
+def test_a_slice_that_would_be_shorter_is_out_of_bounds(off, n):
+    data = read_only(bytes(8))
+    with pytest.raises(IndexError):
+        wire.require(data, off, n)
+    wire.require(data, 0, 8)
+    wire.require(data, 8, 0)
+
+
 def test_compiled_kernels_come_from_the_cache_and_a_changed_source_does_not(tmp_path):
     pytest.importorskip("numba")
     script = (

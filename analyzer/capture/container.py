@@ -71,18 +71,19 @@ def index_pcap(
     n = 0
     end = len(data)
     while n < len(packets):
-        if end - off < 16:
+        head = data[off : off + 16]
+        if end - off < 16 or len(head) != 16:
             return n, off, MORE
-        captured = wire.u32(data, off + 8, is_big)
+        captured = wire.u32(head, 8, is_big)
         if captured > MAX_RECORD_BYTES:
             return n, off, DAMAGED
         if captured > end - off - 16:
             return n, off, MORE
         row = packets[n]
-        row["ts_ns"] = wire.u32(data, off, is_big) * 1_000_000_000 + wire.u32(data, off + 4, is_big) * multiplier
+        row["ts_ns"] = wire.u32(head, 0, is_big) * 1_000_000_000 + wire.u32(head, 4, is_big) * multiplier
         row["off"] = off + 16
         row["captured_bytes"] = captured
-        row["wire_bytes"] = max(captured, wire.u32(data, off + 12, is_big))
+        row["wire_bytes"] = max(captured, wire.u32(head, 12, is_big))
         row["link_type"] = link_type
         row["interface"] = 0
         n += 1

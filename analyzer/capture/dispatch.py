@@ -12,6 +12,7 @@ from analyzer.capture import (
     midstream,
     reassemble,
     records,
+    wire,
 )
 from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import Octets, Rows, int64
@@ -178,6 +179,35 @@ def cut_span(
 
 
 @kernel
+def walk_messages(
+    data: Octets, data_words: Rows, spans: Rows, start: int, flows: Rows, streams: Rows, connections: Rows, sides: Rows
+) -> int:
+    """Read spans as long as each is one message and nothing else, or of no interest; index of the first that is not."""
+    for i in range(start, len(spans)):
+        span = spans[i]
+        index = int64(span["stream"]) & wire.MAX_INDEX
+        stream, flow_row = streams[index], flows[index >> 1]
+        if int64(stream["mode"]) == flowtable.OTHER:
+            continue
+        if int64(stream["mode"]) != flowtable.FRAMES or int64(span["kind"]) != reassemble.IN_CHUNK:
+            return i
+        if int64(flow_row["layer"]) >= 0 or may_have_ended(flow_row, int64(span["packet"])):
+            return i
+        connection = int64(flow_row["connection"]) & wire.MAX_INDEX
+        row = connections[connection]
+        if int64(row["may_have_close"]):
+            return i
+        is_client = int64(row["client_stream"]) == index & 1
+        side = sides[2 * connection + (0 if is_client else 1)]
+        n = int64(span["n_bytes"])
+        if not frames.walk_message(data, data_words, int64(span["off"]) & wire.MAX_OFF, n, side, is_client):
+            return i
+        stream["read_pos"] = int64(span["pos"]) + n
+        row["activity_ns"] = max(int64(row["activity_ns"]), int64(span["ts_ns"]))
+    return len(spans)
+
+
+@kernel
 def scan_spans(
     data: Octets,
     data_words: Rows,
@@ -220,7 +250,13 @@ def scan_spans(
         Index of the first span not wholly read; `state[WHY]` says why it stopped.
 
     """
-    for i in range(start, len(spans)):
+    i = start - 1
+    while i + 1 < len(spans):
+        i += 1
+        if int64(state[handshake.RESUME]) == 0 and int64(state[STEPWISE]) == 0:
+            i = walk_messages(data, data_words, spans, i, flows, streams, connections, sides)
+            if i == len(spans):
+                break
         span = spans[i]
         index = int64(span["stream"])
         flow, direction = index >> 1, index & 1
@@ -318,11 +354,9 @@ def scan_spans(
                     row,
                     is_client,
                 )
-                if (
-                    int64(sides[mine]["close"]) == frames.NO_CLOSE
-                    and int64(sides[mine ^ 1]["close"]) == frames.NO_CLOSE
-                    and not has_ended(streams, flow, packet)
-                ):
+                has_close = int64(row["may_have_close"]) and has_begun_to_close(sides, connection)
+                has_end = may_have_ended(flow_row, packet) and has_ended(streams, flow, packet)
+                if not has_close and not has_end:
                     row["activity_ns"] = max(int64(row["activity_ns"]), ts)
                 if judged >= 0:
                     midstream.settle(judged, flow_row, flow, streams, connections, sides, free, state)
@@ -398,6 +432,19 @@ def walk_streams(data: Octets, words: Rows, spans: Rows, streams: Rows, connecti
         if int64(side["close"]) == frames.NO_CLOSE and int64(other["close"]) == frames.NO_CLOSE:
             if not has_ended(streams, int64(row["flow"]), packet):
                 row["activity_ns"] = max(int64(row["activity_ns"]), ts)
+
+
+@kernel
+def has_begun_to_close(sides: Rows, connection: int) -> bool:
+    """Whether a Close of either side was seen, or its beginning."""
+    client, server = sides[2 * connection], sides[2 * connection + 1]
+    return int64(client["close"]) != frames.NO_CLOSE or int64(server["close"]) != frames.NO_CLOSE
+
+
+@kernel
+def may_have_ended(flow_row: Rows, packet: int) -> bool:
+    """Whether it takes `has_ended` to tell: it looks at both streams."""
+    return 0 < int64(flow_row["end_packet"]) < packet
 
 
 @kernel

@@ -47,13 +47,16 @@ def scan_packets(
     for i in range(len(packets)):
         packet = packets[i]
         row = segments[n]
-        off = int64(packet["off"])
+        off = int64(packet["off"]) & wire.MAX_OFF
         end = off + int64(packet["captured_bytes"])
         # what follows the IP header on the wire, even where the capture does not hold it all
         wire_end = off + int64(packet["wire_bytes"])
         kind = link.LINK + int64(packet["link_type"])
-        if kind == link.LINK + link.ETHERNET and end - off >= 14:  # by far the most, so not through the loop
-            kind = wire.be16(data, off + 12)
+        # headers are read through slices: one look at the bounds for all of their bytes
+        ethernet = data[off : off + 14]
+        # by far the most, so not through the loop
+        if kind == link.LINK + link.ETHERNET and end - off >= 14 and len(ethernet) == 14:
+            kind = wire.be16(ethernet, 12)
             off += 14
         layers = 0
         is_inside = False  # of a tunnel through IP: what is short there, though all was captured, is malformed
@@ -93,15 +96,16 @@ def scan_packets(
                 continue
 
             if kind == 0x0800:
-                if end - off < 20:
+                ip = data[off : off + 20]
+                if end - off < 20 or len(ip) != 20:
                     counters[TUNNEL if is_inside and end >= wire_end else CUT_HEADER] += 1
                     break
-                header = (int64(data[off]) & 15) * 4
-                total = wire.be16(data, off + 2)
-                if int64(data[off]) >> 4 != 4 or header < 20 or (0 < total < header):
+                header = (int64(ip[0]) & 15) * 4
+                total = wire.be16(ip, 2)
+                if int64(ip[0]) >> 4 != 4 or header < 20 or (0 < total < header):
                     counters[MALFORMED] += 1
                     break
-                if wire.be16(data, off + 6) & 0x3FFF:
+                if wire.be16(ip, 6) & 0x3FFF:
                     # it says itself how long it is, even where less than that travelled
                     if total > 0:
                         wire_end = off + total
@@ -113,27 +117,28 @@ def scan_packets(
                     break
                 if total > 0:  # 0: filled in by the network card after the capture point (segmentation offload)
                     wire_end = min(wire_end, off + total)
-                protocol = int64(data[off + 9])
-                row["ttl"] = int64(data[off + 8])
+                protocol = int64(ip[9])
+                row["ttl"] = int64(ip[8])
                 row["src_hi"] = 0
-                row["src_lo"] = wire.be32(data, off + 12) | IPV4_MAPPED
+                row["src_lo"] = wire.be32(ip, 12) | IPV4_MAPPED
                 row["dst_hi"] = 0
-                row["dst_lo"] = wire.be32(data, off + 16) | IPV4_MAPPED
+                row["dst_lo"] = wire.be32(ip, 16) | IPV4_MAPPED
                 off += header
             else:
-                if end - off < 40:
+                ip6 = data[off : off + 40]
+                if end - off < 40 or len(ip6) != 40:
                     counters[TUNNEL if is_inside and end >= wire_end else CUT_HEADER] += 1
                     break
-                if int64(data[off]) >> 4 != 6:
+                if int64(ip6[0]) >> 4 != 6:
                     counters[MALFORMED] += 1
                     break
-                total = wire.be16(data, off + 4)
-                protocol = int64(data[off + 6])
-                row["ttl"] = int64(data[off + 7])
-                row["src_hi"] = wire.be64(data, off + 8)
-                row["src_lo"] = wire.be64(data, off + 16)
-                row["dst_hi"] = wire.be64(data, off + 24)
-                row["dst_lo"] = wire.be64(data, off + 32)
+                total = wire.be16(ip6, 4)
+                protocol = int64(ip6[6])
+                row["ttl"] = int64(ip6[7])
+                row["src_hi"] = wire.be64(ip6, 8)
+                row["src_lo"] = wire.be64(ip6, 16)
+                row["dst_hi"] = wire.be64(ip6, 24)
+                row["dst_lo"] = wire.be64(ip6, 32)
                 start = off
                 off += 40
                 protocol, off = skip_extension_headers(data, off, end, protocol)
@@ -164,24 +169,25 @@ def scan_packets(
                     continue
                 counters[-1 - kind] += 1
                 break
-            if end - off < 20:
+            tcp = data[off : off + 20]
+            if end - off < 20 or len(tcp) != 20:
                 if wire_end - off < 20:
                     counters[MALFORMED] += 1
                 else:
                     counters[CUT_HEADER] += 1
                 break
-            header = (int64(data[off + 12]) >> 4) * 4
+            header = (int64(tcp[12]) >> 4) * 4
             if header < 20 or header > wire_end - off:
                 counters[MALFORMED] += 1
                 break
             row["ts_ns"] = int64(packet["ts_ns"])
             row["packet"] = first_packet + i
-            row["sport"] = wire.be16(data, off)
-            row["dport"] = wire.be16(data, off + 2)
-            row["seq"] = wire.be32(data, off + 4)
-            row["ack"] = wire.be32(data, off + 8)
-            row["flags"] = int64(data[off + 13])
-            row["window"] = wire.be16(data, off + 14)
+            row["sport"] = wire.be16(tcp, 0)
+            row["dport"] = wire.be16(tcp, 2)
+            row["seq"] = wire.be32(tcp, 4)
+            row["ack"] = wire.be32(tcp, 8)
+            row["flags"] = int64(tcp[13])
+            row["window"] = wire.be16(tcp, 14)
             off += header
             row["payload_off"] = min(off, end)
             row["payload_bytes"] = max(0, min(end, wire_end) - off)

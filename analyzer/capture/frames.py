@@ -9,7 +9,7 @@ import sys
 from typing import NamedTuple
 
 from analyzer.capture import wire
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import (
     LOCAL_ONLY,
     MAX_CLOSE_BODY_BYTES,
@@ -227,6 +227,7 @@ def begin_frame(
             if length == 1:
                 bits |= ONE_BYTE_BODY
             side["close"] = CUT_CLOSE  # until its body has been read
+            connection["may_have_close"] = 1
             side["close_bytes"] = length
             side["close_packet"] = packet
             side["close_ns"] = ts
@@ -294,31 +295,30 @@ def mask_byte(mask: int, index: int) -> int:
 def is_ascii(data: Octets, words: Rows, off: int, n: int, mask: int, done: int) -> bool:
     """Whether these payload bytes are all below 0x80 once unmasked; `done` bytes of the payload came before them.
 
-    Looks at the top bits only, eight at a time: 0.02 us a message of 100 bytes, where a loop over bytes took 0.1 us.
+    Looks at the top bits only, eight at a time: 0.01 us a message of 100 bytes, where a loop over bytes took 0.1 us.
     """
-    i = 0
-    while i < n and (off + i) & 7:
-        if (int64(data[off + i]) ^ mask_byte(mask, done + i)) & 0x80:
-            return False
-        i += 1
-    pattern = 0
-    for k in range(8):
-        place = k if LITTLE_ENDIAN else 7 - k
-        pattern |= (mask_byte(mask, done + i + k) & 0x80) << (8 * place)
-    first = (off + i) >> 3
-    n_words = (n - i) >> 3
-    tops = 0
-    for k in range(n_words):
-        tops |= int64(words[first + k]) ^ pattern
-    if tops & TOP_BITS:
-        return False
-    for k in range(i + 8 * n_words, n):
-        if (int64(data[off + k]) ^ mask_byte(mask, done + k)) & 0x80:
-            return False
-    return True
+    first, last = off >> 3, (off + n - 1) >> 3
+    if n <= 0 or last >= len(words) or not LITTLE_ENDIAN:
+        for k in range(n):
+            if (int64(data[off + k]) ^ mask_byte(mask, done + k)) & 0x80:
+                return False
+        return True
+    turn = 8 * ((done - off) & 3)  # a word's first byte is under this bit of the mask
+    turned = (int64(mask) << turn) | (int64(mask) >> (32 - turn))
+    pattern = ((turned >> 24) & 255) | ((turned >> 8) & 0xFF00) | ((turned & 0xFF00) << 8) | ((turned & 255) << 24)
+    pattern |= pattern << 32
+    before, behind = 8 * (off & 7), 8 * (7 - ((off + n - 1) & 7))  # bits of the first and last word that are not meant
+    head = int64(words[first]) ^ pattern
+    if first == last:
+        return ((head << behind) >> (before + behind)) & TOP_BITS == 0
+    tops = (head >> before) | ((int64(words[last]) ^ pattern) << behind)
+    between = words[first + 1 : last]  # so its bounds are checked once, not for every word
+    for k in range(len(between)):
+        tops |= int64(between[k]) ^ pattern
+    return tops & TOP_BITS == 0
 
 
-@kernel
+@rare_kernel
 def follow_utf8(data: Octets, off: int, n: int, mask: int, done: int, left: int, bounds: int) -> tuple[int, int]:
     """Read on in UTF-8 (RFC 3629 section 4) that is masked; `done` bytes of the payload came before.
 
@@ -475,6 +475,51 @@ def walk(
 
 
 @kernel
+def walk_message(data: Octets, words: Rows, off: int, n: int, side: Rows, is_client: bool) -> bool:
+    """What `walk` does with bytes that are a message in one frame, as most are: 200 instructions instead of 590.
+
+    Returns:
+        Whether they are one, on a side in step and between two messages, and nothing to note; else nothing is done.
+
+    """
+    head = data[off : off + MAX_HEADER]
+    if n < MAX_HEADER or len(head) != MAX_HEADER:
+        return False
+    first, second = int64(head[0]), int64(head[1])
+    length, size, mask = second & 127, 2, wire.be32(head, 2)
+    if length == 126:
+        length, size, mask = wire.be16(head, 2), 4, wire.be32(head, 4)
+    is_masked = second >> 7
+    if is_masked:
+        size += 4
+    else:
+        mask = 0
+    if (first != 0x80 | TEXT and first != 0x80 | BINARY) or length != n - size or is_client != (is_masked == 1):
+        return False
+    if second & 127 == 127 or (second & 127 == 126 and length < 126):
+        return False
+    if int64(side["skip_bytes"]) or int64(side["header_bytes"]) or int64(side["message"]) != NO_MESSAGE:
+        return False
+    if int64(side["walk"]) != IN_STEP or int64(side["score"]) < PROVEN or int64(side["close"]) != NO_CLOSE:
+        return False
+    if first == 0x80 | TEXT and not is_ascii(data, words, off + size, length, mask, 0):
+        return False
+    if is_masked:
+        side["mask"] = mask
+    side["masked"] = is_masked
+    side["opcode"] = first & 15
+    side["final"] = 1
+    side["utf8_left"] = 0
+    side["frame_bytes"] = length
+    side["message_bytes"] = length
+    side["payload_bytes"] = add_length(int64(side["payload_bytes"]), length)
+    side["frames"] = int64(side["frames"]) + 1
+    side["messages"] = int64(side["messages"]) + 1
+    side["largest_bytes"] = max(int64(side["largest_bytes"]), length)
+    return True
+
+
+@rare_kernel
 def walk_gap(side: Rows, other: Rows, n: int, pos: int, ack: int, packet: int) -> None:
     """Step over `n` missing bytes: harmless inside a payload, whose end is known; elsewhere the walk loses step."""
     side["gap_bytes"] = int64(side["gap_bytes"]) + n

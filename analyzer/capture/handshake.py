@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.capture import field_line, frames, records, wire
 from analyzer.capture.flowtable import FRAMES, HTTP, OTHER
-from analyzer.kernel import kernel
+from analyzer.kernel import kernel, rare_kernel
 from analyzer.model import HANDSHAKES, Handshake, Octets, Rows, int64
 
 MAX_HEAD_BYTES = 1 << 15
@@ -66,23 +66,26 @@ PREFACE = np.frombuffer(b"pri * http/2.0\r\n\r\nsm\r\n\r\n", np.uint8)
 def find(data: Octets, start: int, end: int, pattern: Octets) -> int:
     """Offset of `pattern` (lower case) in `data[start:end]` without regard to case, -1 where it is not."""
     n = len(pattern)
+    if end - start < n:
+        return -1
     first = int64(pattern[0])
-    for i in range(start, end - n + 1):
-        byte = int64(data[i])
-        if 65 <= byte <= 90:
-            byte += 32
-        if byte != first:
+    capital = first - 32 if 97 <= first <= 122 else first
+    wire.require(data, start, end - start)
+    part = data[start:end]
+    for i in range(len(part) - n + 1):
+        byte = int64(part[i])
+        if byte != first and byte != capital:
             continue
         matches = True
         for k in range(1, n):
-            byte = int64(data[i + k])
+            byte = int64(part[i + k])
             if 65 <= byte <= 90:
                 byte += 32
             if byte != int64(pattern[k]):
                 matches = False
                 break
         if matches:
-            return i
+            return start + i
     return -1
 
 
@@ -141,12 +144,18 @@ def copy_head(data: Octets, off: int, n: int, heads: Octets, base: int, have: in
     """
     last = 0 if have < 1 else int64(heads[base + have - 1])
     before = 0 if have < 2 else int64(heads[base + have - 2])
-    for k in range(min(n, MAX_HEAD_BYTES - have)):
-        byte = int64(data[off + k])
-        heads[base + have + k] = byte
-        if byte == 10 and (last == 10 or (last == 13 and before == 10)):
-            return have + k + 1, True
-        before, last = last, byte
+    line = 0 if last == 10 else -1 if last == 13 and before == 10 else -2  # where it begins; -2: anywhere before
+    size = min(n, MAX_HEAD_BYTES - have)
+    wire.require(data, off, size)
+    wire.require(heads, base + have, size)
+    source, target = data[off : off + size], heads[base + have : base + have + size]
+    for k in range(min(len(source), len(target))):
+        byte = int64(source[k])
+        target[k] = byte
+        if byte == 10:
+            if k == line or (k == line + 1 and (last if k == 0 else int64(source[k - 1])) == 13):
+                return have + k + 1, True
+            line = k + 1
     return min(have + n, MAX_HEAD_BYTES), False
 
 
@@ -226,6 +235,7 @@ def take_connection(
     row["client_stream"] = client
     row["handshake"] = handshake
     row["allowed_rsv"] = 7
+    row["may_have_close"] = 0
     row["in_use"] = 1
     row["finished"] = 0
     frames.begin_side(sides[2 * index], client_walk)
@@ -460,7 +470,7 @@ def read_http(
     return read
 
 
-@kernel
+@rare_kernel
 def miss_http(
     pos: int,
     n: int,

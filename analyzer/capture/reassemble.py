@@ -75,7 +75,7 @@ def emit(
     spans: Rows, state: Rows, index: int, kind: int, pos: int, off: int, n: int, ts: int, packet: int, ack: int
 ) -> None:
     """Append one span; the caller has made sure that there is room."""
-    row = spans[state[N_SPANS]]
+    row = spans[int64(state[N_SPANS]) & wire.MAX_INDEX]
     row["stream"] = index
     row["kind"] = kind
     row["pos"] = pos
@@ -288,6 +288,13 @@ def note_ack(stream: Rows, ack: int) -> int:
 
 
 @kernel
+def note_end(flow_row: Rows, packet: int) -> None:
+    """Remember where a connection may have ended first."""
+    if int64(flow_row["end_packet"]) == 0 or packet < int64(flow_row["end_packet"]):
+        flow_row["end_packet"] = packet
+
+
+@kernel
 def is_new_connection(flow_streams_syn: Rows, other: Rows, seq: int, ack: int, is_answer: bool) -> bool:
     """Whether a SYN belongs to another connection than the one these streams hold."""
     if int64(flow_streams_syn["origin"]) == seq:
@@ -333,12 +340,14 @@ def scan_segments(
         src_hi, src_lo = int64(segment["src_hi"]), int64(segment["src_lo"])
         dst_hi, dst_lo = int64(segment["dst_hi"]), int64(segment["dst_lo"])
         sport, dport = int64(segment["sport"]), int64(segment["dport"])
-        swap = src_hi > dst_hi or (src_hi == dst_hi and (src_lo > dst_lo or (src_lo == dst_lo and sport > dport)))
-        direction = 1 if swap else 0
-        if swap:
-            at = flowtable.find_slot(slots, flows, keys, dst_hi, dst_lo, src_hi, src_lo, dport, sport)
-        else:
-            at = flowtable.find_slot(slots, flows, keys, src_hi, src_lo, dst_hi, dst_lo, sport, dport)
+        # without branches, which nobody could predict: packets of both directions take turns as they like
+        direction = int64(src_lo > dst_lo) | (int64(src_lo == dst_lo) & int64(sport > dport))
+        direction = int64(src_hi > dst_hi) | (int64(src_hi == dst_hi) & direction)
+        swap_hi, swap_lo = (src_hi ^ dst_hi) & -direction, (src_lo ^ dst_lo) & -direction
+        swap_port = (sport ^ dport) & -direction
+        a_hi, a_lo, a_port = src_hi ^ swap_hi, src_lo ^ swap_lo, sport ^ swap_port
+        b_hi, b_lo, b_port = dst_hi ^ swap_hi, dst_lo ^ swap_lo, dport ^ swap_port
+        at = flowtable.find_slot(slots, flows, keys, a_hi, a_lo, b_hi, b_lo, a_port, b_port)
         flow = int64(slots[at])
         ts, packet = int64(segment["ts_ns"]), int64(segment["packet"])
         flags, seq, ack = int64(segment["flags"]), int64(segment["seq"]), int64(segment["ack"])
@@ -379,12 +388,12 @@ def scan_segments(
             flow = int64(free[int64(state[N_FREE])])
             slots[at] = flow
             row = flows[flow]
-            row["a_hi"] = dst_hi if swap else src_hi
-            row["a_lo"] = dst_lo if swap else src_lo
-            row["b_hi"] = src_hi if swap else dst_hi
-            row["b_lo"] = src_lo if swap else dst_lo
-            row["a_port"] = dport if swap else sport
-            row["b_port"] = sport if swap else dport
+            row["a_hi"] = a_hi
+            row["a_lo"] = a_lo
+            row["b_hi"] = b_hi
+            row["b_lo"] = b_lo
+            row["a_port"] = a_port
+            row["b_port"] = b_port
             row["first_ns"] = ts
             row["first_packet"] = packet
             row["last_ns"] = ts
@@ -392,6 +401,7 @@ def scan_segments(
             row["candidate"] = -1
             row["layer"] = -1
             row["was_dropped"] = 0
+            row["end_packet"] = 0
             row["ordinal"] = 0
             row["unanswered"] = 0
             row["state"] = LIVE
@@ -405,14 +415,15 @@ def scan_segments(
                 if mark == DROPPED_WEBSOCKET:
                     row["was_dropped"] = 1
 
+        flow &= wire.MAX_INDEX
         index = 2 * flow + direction
-        stream, other = streams[index], streams[2 * flow + 1 - direction]
+        flow_row, stream, other = flows[flow], streams[index], streams[index ^ 1]
         if wire_bytes > 0 and int64(state[MAY_PARK]) != 0:
             pieces = int64(stream["n_parked"]) + 2
             if captured > len(pool) - int64(state[POOL_USED]) or pieces > len(parked) - int64(state[N_PARKED]):
                 state[REASON] = NO_POOL
                 return i
-        flows[flow]["last_ns"] = max(int64(flows[flow]["last_ns"]), ts)
+        flow_row["last_ns"] = max(int64(flow_row["last_ns"]), ts)
         stream["packets"] = int64(stream["packets"]) + 1
         is_again = ts - int64(stream["last_ns"]) >= RETRANSMITTED_AFTER_NS
         stream["last_ns"] = ts
@@ -436,6 +447,7 @@ def scan_segments(
             if int64(stream["rst_packet"]) == 0 and (is_next or pos == int64(stream["acked_pos"])):
                 stream["rst_pos"] = pos
                 stream["rst_packet"] = packet
+                note_end(flow_row, packet)
                 stream["rst_ns"] = ts
                 stream["rst_acked_pos"] = ack_pos
             continue
@@ -445,7 +457,7 @@ def scan_segments(
                 stream["next_pos"] = pos  # begun before the capture: this is where it begins for us
                 expected = pos
         end = pos + wire_bytes
-        if int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
+        if int64(flow_row["end_packet"]) and int64(stream["rst_packet"]) > 0 and wire_bytes > 0 and end > expected:
             # whoever sends on has not reset: the RST was forged, or stood outside the receiver's window after all
             if end > int64(stream["rst_pos"]) or ts - int64(stream["rst_ns"]) > GAP_AFTER_NS:
                 stream["rst_packet"] = 0
@@ -454,6 +466,7 @@ def scan_segments(
             if end >= expected and end - expected <= PLAUSIBLE_BYTES:
                 stream["fin_pos"] = end
                 stream["fin_packet"] = packet
+                note_end(flow_row, packet)
                 stream["fin_ns"] = ts
         elif (
             is_again
@@ -490,7 +503,7 @@ def scan_segments(
         if int64(stream["n_parked"]) > 0:
             give_up(spans, state, streams, index, parked, ts)
         if int64(other["n_parked"]) > 0:
-            give_up(spans, state, streams, 2 * flow + 1 - direction, parked, ts)
+            give_up(spans, state, streams, index ^ 1, parked, ts)
     state[REASON] = DONE
     return len(segments)
 

@@ -4,7 +4,20 @@ Every byte is widened to int64 first: under NumPy 2 a uint8 shifted left stays a
 """
 
 from analyzer.kernel import kernel
-from analyzer.model import Octets, int64
+from analyzer.model import Octets, Rows, int64
+
+MAX_INDEX, MAX_OFF = (1 << 31) - 1, (1 << 60) - 1
+"""Indexes and offsets are never negative. Masked so, the compiler knows it, and looks at one bound instead of two."""
+
+
+@kernel
+def require(data: Rows, off: int, n: int) -> None:
+    """Raise IndexError where there are no `n` items from `off`: a slice would be shorter and say nothing.
+
+    Loops over a slice whose length is known need no bounds checks, which the compiler sees.
+    """
+    if off < 0 or n < 0 or n > len(data) - off:
+        int64(data[len(data)])
 
 
 @kernel
