@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from analyzer.capture import frames, handshake
 from analyzer.capture.finished import Finished
-from analyzer.capture.head import Request, Response, check_answer
+from analyzer.capture.head import Request, Response, check_answers
 from analyzer.capture.numbering import Numbering
 from analyzer.capture.sealed import Told
 from analyzer.knowledge.catalogue import Catalogue
@@ -145,7 +145,7 @@ def to_tables(
     files = numbering or Numbering(source)
     closes = [Closes(finished.sides[:, side], side) for side in (CLIENT, SERVER)]
     sent = [gather_facts(finished, side, closes[side]) for side in (CLIENT, SERVER)]
-    answer_bits = np.array([*map(check_answer, finished.requests, finished.responses)], np.int64)
+    answer_bits = np.array(check_answers(finished.requests, finished.responses), np.int64)
     refused = np.zeros(len(finished.flows), bool)
     refused[[i for i, fate in finished.fates.items() if fate.is_refused]] = True
     state = handshake_state(finished, sent, answer_bits)

@@ -45,8 +45,9 @@ class Closes:
         if side == SERVER:
             bits[self.code == 1010] |= int(Anomaly.SERVER_SENT_1010)
         # ASCII is UTF-8; the few others are decoded
-        inside = np.arange(body.shape[1]) < sides["body_bytes"][:, None]
-        for i in np.flatnonzero(self.has_code & ((body > 127) & inside)[:, 2:].any(axis=1)).tolist():
+        longest = int(sides["body_bytes"].max(initial=0))
+        inside = np.arange(longest) < sides["body_bytes"][:, None]
+        for i in np.flatnonzero(self.has_code & ((body[:, :longest] > 127) & inside)[:, 2:].any(axis=1)).tolist():
             bits[i] |= int(self._read(i).anomalies & Anomaly.REASON_NOT_UTF8)
         self.anomalies: npt.NDArray[np.int64] = bits
 
