@@ -1,5 +1,6 @@
 """Counts by value, over time and over durations, as the blocks of a report."""
 
+import functools
 import heapq
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.knowledge import timers
-from analyzer.model import Endpoint, format_time
+from analyzer.model import Endpoint, Rows, format_time
 from analyzer.report.counts import STEPS_PER_DECADE, Breakdown, Cell, Counts, duration_of
 from analyzer.report.tally import Tally
 from analyzer.selection import ORIGIN_NS
@@ -23,8 +24,8 @@ STEPS_NS = (
 )
 """Steps that people find easy to read."""
 
-SHOWN_PER_DECADE = 200
-"""Steps in which a report names durations: 1.2 %."""
+WIDE = STEPS_PER_DECADE // 200
+"""Steps that are one where a report names durations: 1.2 %."""
 
 HARMLESS = {1000: 3, 1001: 2, 1005: 2, 1012: 2, 1013: 2}
 """Codes that say that all is well, or that a reconnect is welcome, come later in a report."""
@@ -90,19 +91,15 @@ def _cell_order(cell: Cell) -> tuple[str, int, str, str]:
 
 def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
     """Views by step of time; the step is the one asked for, else the finest that gives no more than STEPS_SHOWN."""
-    kept_ns, kept = counts.timeline.step_ns, counts.timeline.counts
+    kept = counts.timeline
+    kept_ns, extent = kept.step_ns, kept.extent
     chosen = kept_ns
-    if step_ns is None and kept:
-        steps = [step for step, _ in kept]
-        extent = (max(steps) - min(steps) + 1) * kept_ns
+    if step_ns is None and extent is not None:
+        extent_ns = (extent[1] - extent[0] + 1) * kept_ns
         known = [step for step in STEPS_NS if step % kept_ns == 0] or [kept_ns]
-        chosen = next((step for step in known if extent / step <= STEPS_SHOWN), known[-1])
-        while extent / chosen > STEPS_SHOWN:
+        chosen = next((step for step in known if extent_ns / step <= STEPS_SHOWN), known[-1])
+        while extent_ns / chosen > STEPS_SHOWN:
             chosen *= 2
-    factor = chosen // kept_ns
-    rebinned: Counter[tuple[int, Cell]] = Counter()
-    for (step, cell), n in kept.items():
-        rebinned[step // factor, cell] += n
     return {
         "step_s": chosen / 1e9,
         "is_coarser": step_ns is not None and chosen > step_ns,
@@ -115,35 +112,35 @@ def timeline(counts: Counts, step_ns: int | None) -> dict[str, Any]:
                 "bucket": cell.bucket,
                 "count": n,
             }
-            for (step, cell), n in sorted(rebinned.items(), key=lambda item: (item[0][0], _cell_order(item[0][1])))
+            for cell, step, n in sorted(kept.items(chosen // kept_ns), key=lambda item: (item[1], _cell_order(item[0])))
         ],
     }
 
 
 def distribution(counted: Tally[tuple[str, int | None]]) -> list[dict[str, Any]]:
     """Durations of each endpoint and code: quantiles, and the occupied steps of 1.2 %."""
-    wide = STEPS_PER_DECADE // SHOWN_PER_DECADE
-    grouped: dict[tuple[str, int | None], dict[int, int]] = {}
-    for group, step, n in counted.items():
-        grouped.setdefault(group, {})[step] = n
     order = list(Endpoint)
     entries = []
-    for (endpoint, code), steps in grouped.items():
-        numbers = sorted(steps)
-        running = np.cumsum([steps[number] for number in numbers])
+    for (endpoint, code), steps, counts in counted.by_kind():
+        running = np.cumsum(counts)
         total = int(running[-1])
         entry: dict[str, Any] = {"endpoint": endpoint, "code": code, "count": total}
         for name, share in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99)):
-            entry[name] = seconds(duration_of(numbers[int(np.searchsorted(running, share * total))]))
-        shown: Counter[int] = Counter()
-        for number in numbers:
-            shown[number // wide] += steps[number]
+            entry[name] = seconds(duration_of(int(steps[np.searchsorted(running, share * total)])))
+        shown = steps // WIDE
+        first = np.flatnonzero(np.diff(shown, prepend=shown[0] - 1))
         entry["bins"] = [
-            {"from_s": seconds(duration_of(i * wide)), "to_s": seconds(duration_of((i + 1) * wide)), "count": shown[i]}
-            for i in sorted(shown)
+            {"from_s": _begin_of(i), "to_s": _begin_of(i + 1), "count": n}
+            for i, n in zip(shown[first].tolist(), np.add.reduceat(counts, first).tolist(), strict=True)
         ]
         entries.append(entry)
     return sorted(entries, key=lambda e: (order.index(e["endpoint"]), -e["count"], e["code"] or 0))
+
+
+@functools.lru_cache(1 << 12)
+def _begin_of(step: int) -> float:
+    """Where a step that is shown begins, in seconds."""
+    return seconds(duration_of(step * WIDE))
 
 
 def seconds(value: float) -> float:
@@ -159,13 +156,13 @@ def near_timers(measure: str, counted: Tally[tuple[str, int | None]]) -> list[di
         counted: From `Counts`.
 
     """
-    by_code: dict[int | None, Counter[int]] = {}
-    for (_, code), step, n in counted.items():
-        by_code.setdefault(code, Counter())[step] += n
+    by_code: dict[int | None, list[tuple[Rows, Rows]]] = {}
+    for (_, code), steps, counts in counted.by_kind():
+        by_code.setdefault(code, []).append((steps, counts))
     entries = []
-    for code, steps in sorted(by_code.items(), key=lambda item: (severity(item[0]), item[0] or 0)):
-        values = np.array([duration_of(step + 0.5) for step in steps])
-        numbers = np.array(list(steps.values()), np.int64)
+    for code, parts in sorted(by_code.items(), key=lambda item: (severity(item[0]), item[0] or 0)):
+        steps, numbers = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        values = np.power(10.0, (steps + 0.5) / STEPS_PER_DECADE)
         for seconds_, n, candidates in timers.gatherings(values, numbers, timers.MEASURES[measure]):
             entries.append(
                 {

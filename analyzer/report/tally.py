@@ -1,7 +1,8 @@
 """Counts by kind and step, of time or of duration, of which there may be nearly as many as rows: kept as arrays."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -100,10 +101,17 @@ class Tally(Generic[Kind]):
 
     def items(self) -> Iterator[tuple[Kind, int, int]]:
         """Each kind and step that came, and how often."""
+        for kind, steps, counts in self.by_kind():
+            for step, count in zip(steps.tolist(), counts.tolist(), strict=True):
+                yield kind, step, count
+
+    def by_kind(self) -> Iterator[tuple[Kind, Rows, Rows]]:
+        """Each kind that came, its steps, ascending, and how often each did."""
         self._settle()
         kinds = list(self._numbers)
-        for kind, step, count in zip(self._kinds.tolist(), self._steps.tolist(), self._counts.tolist(), strict=True):
-            yield kinds[kind], step, count
+        first = np.flatnonzero(np.diff(self._kinds, prepend=-1))
+        for begin, end in itertools.pairwise([*first.tolist(), len(self._kinds)]):
+            yield kinds[int(self._kinds[begin])], self._steps[begin:end], self._counts[begin:end]
 
 
 class Timeline(Generic[Kind]):
@@ -122,10 +130,22 @@ class Timeline(Generic[Kind]):
         return self._step_ns
 
     @property
-    def counts(self) -> dict[tuple[int, Kind], int]:
-        """Views by step, counted from ORIGIN_NS, and kind."""
+    def extent(self) -> tuple[int, int] | None:
+        """The first and the last step, counted from ORIGIN_NS; None where nothing was counted."""
         self._fit()
-        return {(step, kind): n for kind, step, n in self._tally.items()}
+        ends = [(int(steps[0]), int(steps[-1])) for _, steps, _ in self._tally.by_kind()]
+        return (min(first for first, _ in ends), max(last for _, last in ends)) if ends else None
+
+    def items(self, factor: int = 1) -> Iterator[tuple[Kind, int, int]]:
+        """Each kind and step, of so many of the timeline's own, and how many views."""
+        self._fit()
+        return self._coarser(factor).items()
+
+    def _coarser(self, factor: int) -> Tally[Kind]:
+        coarser: Tally[Kind] = Tally()
+        coarser.merge(self._tally)
+        coarser.coarsen(factor)
+        return coarser
 
     def add(self, times: Rows, ids: Rows, kinds: Sequence[Kind]) -> None:
         """Count views at these times (int64 nanoseconds, UNTIMED left out), whose kinds are `kinds[ids]`."""
@@ -137,10 +157,7 @@ class Timeline(Generic[Kind]):
         """Add another one that began with the same step."""
         while self._step_ns < other.step_ns:
             self._coarsen()
-        coarser: Tally[Any] = Tally()
-        coarser.merge(other._tally)
-        coarser.coarsen(self._step_ns // other._step_ns)
-        self._tally.merge(coarser)
+        self._tally.merge(other._coarser(self._step_ns // other._step_ns))
         self._fit()
 
     def _fit(self) -> None:
