@@ -1,5 +1,6 @@
 """Kernels as written and compiled are one source: same results, one compiled signature each, bounds checked."""
 
+import importlib.metadata
 import io
 import struct
 import subprocess
@@ -275,3 +276,13 @@ def test_a_kernel_takes_integers_arrays_and_rows_only(restore_kernels):
     for wrong in (b"\x01\x02", np.zeros((2, 2), np.uint8), np.zeros(8, np.uint8)[::2], 1.5):
         with pytest.raises(TypeError, match="no kernel takes"):
             wire.be16(wrong, 0)
+
+
+def test_another_numba_has_a_cache_of_its_own(monkeypatch):
+    pytest.importorskip("numba")
+    assert importlib.metadata.version("numba") in kernel._numba_version()
+    before = kernel.digest()
+    kernel.digest.cache_clear()
+    monkeypatch.setattr(kernel, "_numba_version", lambda: "0.0")
+    assert kernel.digest() != before
+    kernel.digest.cache_clear()
