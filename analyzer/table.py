@@ -61,7 +61,7 @@ class Coded(Compact):
 
     def __init__(self, values: Sequence[Any], ids: Rows) -> None:
         self.values = values
-        self.ids = ids
+        self.ids = ids.astype(np.int64, copy=False)  # fields of rows are narrow: what is made of their numbers wraps
 
     @staticmethod
     def of(values: Iterable[Any]) -> "Coded":

@@ -65,6 +65,15 @@ def test_many_kinds_are_told_apart_by_sorting():
     assert len(kinds.values) == n
 
 
+def test_numbers_that_kernels_left_in_a_narrow_field_do_not_wrap():
+    kinds, codes = np.arange(10).repeat(40), np.tile(np.arange(40), 10)
+    narrow = Coded(list("abcdefghij"), kinds.astype(np.int8))
+    wanted = [("abcdefghij"[kind], code) for kind, code in zip(kinds.tolist(), codes.tolist(), strict=True)]
+    assert combine([narrow, Coded(list(range(40)), codes)]).to_list() == wanted
+    long = Coded(list(range(200)), np.zeros(400, np.int8))
+    assert long.alternate(narrow).to_list()[1::2] == narrow.to_list()
+
+
 PLACES = [("10.0.0.1", 80), ("[2001:db8::1]", 443), ("10.0.0.1", 81), ("10.0.0.1", 80)]
 
 
