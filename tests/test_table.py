@@ -90,6 +90,12 @@ def test_endpoints_are_addresses_and_ports():
         assert table.addresses("client").to_list() == [address for address, _ in PLACES]
 
 
+def test_an_address_without_a_port_is_whole():
+    texts = ["192.0.2.77", "192.0.2.77:80", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:443", "host:1", "host", None]
+    addresses = Table(CLOSES, {"client": texts}).addresses("client").to_list()
+    assert addresses == ["192.0.2.77"] * 2 + ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]", "host", "host", None]
+
+
 def test_text_is_written_for_the_rows_that_are_asked_for():
     asked = []
 
