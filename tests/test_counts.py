@@ -340,3 +340,20 @@ def test_pairs_of_many_codes_are_told_apart():
         counts.add(*to_tables(some, source="test", catalogue=knowledge.load()), Table(INPUTS))
     codes = range(4000, 4200)
     assert counts.pairs == {("status", code, "status", code, code, "wire", code, "wire"): 1 for code in codes}
+
+
+def test_of_many_connections_and_closes_no_stories_are_kept():
+    few = [{"connection": f"c{i}", "handshake": "complete"} for i in range(fold.STORIES_KEPT)]
+    parts = [Counts(), Counts()]
+    for part in parts:
+        part.add(table([]), table(few, CONNECTIONS), Table(INPUTS))
+        part.add(table([close(i) for i in range(fold.STORIES_KEPT)]), Table(CONNECTIONS), Table(INPUTS))
+        assert (len(part.stories), len(part.logged)) == (fold.STORIES_KEPT, fold.STORIES_KEPT)
+    merged, grown = parts
+    merged.merge(grown)
+    for _ in range(9):
+        grown.add(table([]), table(few, CONNECTIONS), Table(INPUTS))
+        grown.add(table([close(i) for i in range(fold.STORIES_KEPT)]), Table(CONNECTIONS), Table(INPUTS))
+    for part in (merged, grown):
+        assert len(part.stories) <= fold.STORIES_KEPT
+        assert len(part.logged) <= fold.STORIES_KEPT

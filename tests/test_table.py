@@ -74,6 +74,20 @@ def test_numbers_that_kernels_left_in_a_narrow_field_do_not_wrap():
     assert long.alternate(narrow).to_list()[1::2] == narrow.to_list()
 
 
+def test_columns_alternate_whatever_their_values():
+    ours, theirs = ["a", "b", "a"], ["c", "a", "c"]
+    assert Coded.of(ours).alternate(Coded.of(theirs)).to_list() == ["a", "c", "b", "a", "a", "c"]
+    same = Coded(["x", "y"], np.array([0, 1]))
+    assert same.alternate(same.take(np.array([1, 0]))).to_list() == ["x", "y", "y", "x"]
+
+
+def test_more_kinds_than_64_bits_tell_apart():
+    """The first column's numbers, times 4096 for each of six others, are all 0 in the last 64 bits."""
+    n = 4096
+    first, other = (Coded(list(range(n)), ids) for ids in (np.arange(n), np.zeros(n, np.int64)))
+    assert combine([first, *[other] * 6]).to_list() == [(i, *[0] * 6) for i in range(n)]
+
+
 PLACES = [("10.0.0.1", 80), ("[2001:db8::1]", 443), ("10.0.0.1", 81), ("10.0.0.1", 80)]
 
 
