@@ -61,7 +61,7 @@ class Coded(Compact):
 
     def __init__(self, values: Sequence[Any], ids: Rows) -> None:
         self.values = values
-        self.ids = ids
+        self.ids = ids.astype(np.int64, copy=False)  # fields of rows are narrow: what is made of their numbers wraps
 
     @staticmethod
     def of(values: Iterable[Any]) -> "Coded":
@@ -298,7 +298,7 @@ class Table:
         if isinstance(made, Endpoints):
             return made.addresses
         column = self.coded(name)
-        return Coded([value and value[: value.rfind(":")] for value in column.values], column.ids)
+        return Coded([value and _without_port(value) for value in column.values], column.ids)
 
     def numbers(self, name: str) -> Numbers:
         """A column as numbers: nanoseconds of a time, seconds, counts."""
@@ -377,6 +377,12 @@ class Table:
 
 def _to_key(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
+
+
+def _without_port(endpoint: str) -> str:
+    """The address; logs may name no port, and write IPv6 without brackets."""
+    address, colon, _ = endpoint.rpartition(":")
+    return address if colon and (":" not in address or address.endswith("]")) else endpoint
 
 
 def _make_table(schema: Sequence[Column], columns: dict[str, Values], n_rows: int) -> Table:

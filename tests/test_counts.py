@@ -1,13 +1,18 @@
 """The fold: what it counts by hand-made rows, and that any split of the rows gives the same."""
 
+import io
 import random
 from collections import Counter
 
 import numpy as np
+import packets as build
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.capture.container import Reader
+from analyzer.capture.tracker import Tracker
+from analyzer.knowledge import catalogue as knowledge
 from analyzer.model import CLOSES, CONNECTIONS, INPUTS
 from analyzer.report import counts as fold
 from analyzer.report import tally
@@ -16,6 +21,7 @@ from analyzer.report.series import breakdown, distribution, near_timers, timelin
 from analyzer.report.tally import Tally, Timeline
 from analyzer.selection import ORIGIN_NS, parse_step, step_text
 from analyzer.table import Coded, Table
+from analyzer.verdict.connections import to_tables
 
 NS = 1_000_000_000
 LOST = {"code": 1006, "provenance": "synthesized", "evidence": "no_close_fin"}
@@ -308,3 +314,46 @@ def test_rows_kept_are_the_earliest_of_each_kind():
     counts = count(rows, [close(time, record=time) for time in range(20, 60)], [close(2, record=2)])
     (lost,) = [kept for key, kept in counts.rows.items() if key[1] == 1006]
     assert [row["record"] for row in lost] == [2, 3, 5, 9, *range(20, 36)]
+
+
+def test_the_kinds_whose_rows_are_kept_are_those_that_came_first(monkeypatch):
+    monkeypatch.setattr(fold, "KINDS_WITH_ROWS", 4)
+    counts = count([close(i, endpoint=side, code=4009 - i) for i in range(9) for side in ("client", "server")])
+    kept = {(row["endpoint"], row["code"]) for rows in counts.rows.values() for row in rows}
+    assert kept == {(side, code) for side in ("client", "server") for code in (4009, 4008)}
+
+
+def test_pairs_of_many_codes_are_told_apart():
+    """A kernel leaves kinds of Closes in one byte each: numbers that are made of them must not wrap."""
+    packets = []
+    for i in range(200):
+        talk = build.Conversation(sport=30000 + i).upgrade()
+        talk.close(build.CLIENT, 4000 + i)
+        talk.close(build.SERVER, 4000 + i)
+        talk.end()
+        packets += talk.packets
+    tracker, batches = Tracker(), []
+    for chunk in Reader(io.BytesIO(build.pcap(packets)), "test").chunks():
+        batches += tracker.feed(chunk)
+    counts = Counts()
+    for some in batches + tracker.finish():
+        counts.add(*to_tables(some, source="test", catalogue=knowledge.load()), Table(INPUTS))
+    codes = range(4000, 4200)
+    assert counts.pairs == {("status", code, "status", code, code, "wire", code, "wire"): 1 for code in codes}
+
+
+def test_of_many_connections_and_closes_no_stories_are_kept():
+    few = [{"connection": f"c{i}", "handshake": "complete"} for i in range(fold.STORIES_KEPT)]
+    parts = [Counts(), Counts()]
+    for part in parts:
+        part.add(table([]), table(few, CONNECTIONS), Table(INPUTS))
+        part.add(table([close(i) for i in range(fold.STORIES_KEPT)]), Table(CONNECTIONS), Table(INPUTS))
+        assert (len(part.stories), len(part.logged)) == (fold.STORIES_KEPT, fold.STORIES_KEPT)
+    merged, grown = parts
+    merged.merge(grown)
+    for _ in range(9):
+        grown.add(table([]), table(few, CONNECTIONS), Table(INPUTS))
+        grown.add(table([close(i) for i in range(fold.STORIES_KEPT)]), Table(CONNECTIONS), Table(INPUTS))
+    for part in (merged, grown):
+        assert len(part.stories) <= fold.STORIES_KEPT
+        assert len(part.logged) <= fold.STORIES_KEPT

@@ -1,6 +1,7 @@
 """The opening handshake in every shape, end to end: what is a WebSocket, what is not, and what is said about it."""
 
 import io
+import pickle
 import re
 
 import h11
@@ -16,8 +17,11 @@ from analyzer.capture import container, field_line, handshake, tracker
 from analyzer.capture.field_line import MAX_LINE_BYTES
 from analyzer.capture.handshake import MAX_HEAD_BYTES
 from analyzer.capture.head import (
+    NO_REQUEST,
+    Response,
     accept_for,
     check_answer,
+    check_answers,
     cut_requests,
     cut_responses,
     parse_head,
@@ -511,6 +515,17 @@ def test_request_captured_after_its_answer_in_small_chunks(monkeypatch, later):
     assert check_whole(talk)["path"] == "/chat"
 
 
+@pytest.mark.parametrize("chunk_bytes", [300, 1 << 20])
+def test_an_empty_value_is_the_same_for_any_chunks(monkeypatch, chunk_bytes):
+    monkeypatch.setattr(container, "FIRST_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(container, "CHUNK_BYTES", chunk_bytes)
+    talk = Conversation().open()
+    talk.say(CLIENT, build.REQUEST)
+    talk.say(SERVER, build.response().replace(b"\r\n", b"\r\nServer:\r\n", 1))
+    _, (row,) = analyze(talk.pcap())
+    assert row["server_software"] == ""
+
+
 def test_answer_that_acknowledges_more_than_was_captured():
     """The request is known: the lost bytes behind it do not make a second connection."""
     talk = Conversation().open()
@@ -745,6 +760,12 @@ def test_any_turns_are_read_without_an_error(turns, begins):
 # ---- parsers
 
 
+def test_an_answer_alone_has_nothing_to_match_after_pickling_either():
+    answer = Response(True, None, "chat", "permessage-deflate", "abc")
+    for request in (NO_REQUEST, pickle.loads(pickle.dumps(NO_REQUEST))):
+        assert check_answers([request], [answer]) == [0]
+
+
 def test_accept_of_the_rfc():
     """RFC 6455 section 1.3."""
     assert accept_for("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -802,12 +823,12 @@ def test_parse_head_agrees_with_h11(rows, is_request):
     }
 
 
-def copy(data, *, is_request):
+def copy(data, *, is_request, used=10):
     """What the kernel copies of a head, None where it leaves the head to Python."""
-    values, row = np.zeros(len(data) + 10, np.uint8), np.zeros(1, OPENING)[0]
+    values, row = np.zeros(len(data) + used + 1, np.uint8), np.zeros(1, OPENING)[0]
     row["begins"], row["ends"] = 77, 88  # of another head
     heads = np.frombuffer(b"other" + data + b"behind", np.uint8)
-    used = field_line.copy_fields(heads, 5, 5 + len(data), is_request, values, 10, row)
+    used = field_line.copy_fields(heads, 5, 5 + len(data), is_request, values, used, row)
     text = values[:used].tobytes().decode("latin-1")
     if not row["is_plain"]:
         assert text[row["begins"][0] : row["ends"][0]] == data.decode("latin-1")
@@ -858,6 +879,14 @@ def test_a_plain_head_is_copied_field_by_field():
     asked = ("/chat?a=b", "example.com", "X/1 (y)", "abc", "a, b", "")
     assert copy(PLAIN_REQUEST, is_request=True) == asked
     assert copy(PLAIN_ANSWER, is_request=False) == (True, "nginx", "b", None, "xyz")
+
+
+@pytest.mark.parametrize("used", [0, 1, 10])
+def test_an_empty_value_is_one_wherever_it_is_copied_to(used):
+    answer = b"HTTP/1.1 101 X\r\nServer:\r\n"
+    assert copy(answer + b"\r\n", is_request=False, used=used) == (True, "", None, None, None)
+    assert copy(answer + b"Server: a\r\n\r\n", is_request=False, used=used) is None
+    assert copy(b"GET  HTTP/1.1\r\nHost:\r\n\r\n", is_request=True, used=used)[:2] == ("", "")
 
 
 @pytest.mark.parametrize(

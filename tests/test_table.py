@@ -65,6 +65,29 @@ def test_many_kinds_are_told_apart_by_sorting():
     assert len(kinds.values) == n
 
 
+def test_numbers_that_kernels_left_in_a_narrow_field_do_not_wrap():
+    kinds, codes = np.arange(10).repeat(40), np.tile(np.arange(40), 10)
+    narrow = Coded(list("abcdefghij"), kinds.astype(np.int8))
+    wanted = [("abcdefghij"[kind], code) for kind, code in zip(kinds.tolist(), codes.tolist(), strict=True)]
+    assert combine([narrow, Coded(list(range(40)), codes)]).to_list() == wanted
+    long = Coded(list(range(200)), np.zeros(400, np.int8))
+    assert long.alternate(narrow).to_list()[1::2] == narrow.to_list()
+
+
+def test_columns_alternate_whatever_their_values():
+    ours, theirs = ["a", "b", "a"], ["c", "a", "c"]
+    assert Coded.of(ours).alternate(Coded.of(theirs)).to_list() == ["a", "c", "b", "a", "a", "c"]
+    same = Coded(["x", "y"], np.array([0, 1]))
+    assert same.alternate(same.take(np.array([1, 0]))).to_list() == ["x", "y", "y", "x"]
+
+
+def test_more_kinds_than_64_bits_tell_apart():
+    """The first column's numbers, times 4096 for each of six others, are all 0 in the last 64 bits."""
+    n = 4096
+    first, other = (Coded(list(range(n)), ids) for ids in (np.arange(n), np.zeros(n, np.int64)))
+    assert combine([first, *[other] * 6]).to_list() == [(i, *[0] * 6) for i in range(n)]
+
+
 PLACES = [("10.0.0.1", 80), ("[2001:db8::1]", 443), ("10.0.0.1", 81), ("10.0.0.1", 80)]
 
 
@@ -79,6 +102,12 @@ def test_endpoints_are_addresses_and_ports():
         assert table["client"] == texts
         assert table.coded("client").to_list() == texts
         assert table.addresses("client").to_list() == [address for address, _ in PLACES]
+
+
+def test_an_address_without_a_port_is_whole():
+    texts = ["192.0.2.77", "192.0.2.77:80", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:443", "host:1", "host", None]
+    addresses = Table(CLOSES, {"client": texts}).addresses("client").to_list()
+    assert addresses == ["192.0.2.77"] * 2 + ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]", "host", "host", None]
 
 
 def test_text_is_written_for_the_rows_that_are_asked_for():

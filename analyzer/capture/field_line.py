@@ -127,7 +127,7 @@ def copy_fields(head: Octets, start: int, end: int, is_request: bool, values: Oc
     """Append what is used of a complete head, `head[start:end]`, to `values`, and say in an OPENING row where it lies.
 
     Args:
-        values: Room for as many bytes as the head has behind the `used` first.
+        values: Room for as many bytes as the head has, and one, behind the `used` first.
 
     Returns:
         How many bytes of `values` are used then.
@@ -136,6 +136,7 @@ def copy_fields(head: Octets, start: int, end: int, is_request: bool, values: Oc
     for field in range(len(row["begins"])):
         row["begins"][field] = 0
         row["ends"][field] = 0
+    used = max(used, 1)  # an empty value at the front would end at 0, as one that is not there does
     row["is_plain"] = 1
     done = copy_plain(head, start, end, is_request, values, used, row)
     if done >= 0:

@@ -158,7 +158,7 @@ def _names(value: str) -> set[str]:
 def check_answer(request: Request, response: Response) -> Anomaly:
     """What in a 101 makes a client fail the connection (RFC 6455 section 4.1); another status has nothing to match."""
     anomalies = Anomaly.NONE
-    if not response.is_switch or request is NO_REQUEST:
+    if not response.is_switch or request == NO_REQUEST:
         return anomalies
     if request.key is not None and response.accept != accept_for(request.key):
         anomalies |= Anomaly.WRONG_ACCEPT

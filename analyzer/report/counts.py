@@ -320,24 +320,28 @@ class Counts:
         at = at[np.argsort(-records[at], kind="stable")]
         index = np.zeros(n, np.int64)
         index[ids[at]] = at  # the last that is written has the lowest record
-        counted = np.bincount(ids, minlength=n).tolist()
+        counted = np.bincount(ids, minlength=n)
         order = np.argsort(ids, kind="stable")
-        ends = np.cumsum(counted).tolist()
-        for i, key in enumerate(keys):
-            self.views[key] += counted[i]
-            self._note_example(key, int(index[i]), int(earliest[i]), closes)
+        ends = np.cumsum(counted)
+        examples = closes.take(index.tolist())
+        # as they came: what is beyond a limit must not be all of one endpoint
+        for i in np.argsort(order[ends - counted]).tolist():
+            key = keys[i]
+            self.views[key] += int(counted[i])
+            self._note_example(key, i, int(earliest[i]), examples)
             if latest[i] != -(2**63):
                 self.last[key] = max(int(latest[i]), self.last.get(key, -(2**63)))
             if self._keeps_rows and (key in self.rows or len(self.rows) < KINDS_WITH_ROWS):
                 self._keep_rows(key, order[ends[i] - counted[i] : ends[i]], times, records, closes)
 
-    def _note_example(self, key: tuple[Any, ...], i: int, time: int, closes: Table) -> None:
+    def _note_example(self, key: tuple[Any, ...], i: int, time: int, examples: Table) -> None:
         held = self.first.get(key)
         if held is not None and time > held.time:
             return
-        row = closes.take([i])
-        peer = row["server"][0] if key[0] == "client" else row["client"][0]
-        example = Example(time, row["source"][0], row["record"][0] or 0, row["connection"][0] or "", peer or "")
+        peer = examples["server" if key[0] == "client" else "client"][i]
+        example = Example(
+            time, examples["source"][i], examples["record"][i] or 0, examples["connection"][i] or "", peer or ""
+        )
         self.first[key] = example if held is None else min(example, held)
 
     def _keep_rows(self, key: tuple[Any, ...], mine: Rows, times: Rows, records: Rows, closes: Table) -> None:
