@@ -23,6 +23,9 @@ SWITCHING = 101
 KEPT_LINES = 32
 """Lines of one head that are used; further ones are not."""
 
+BLANKS = " \t\n\r\v\f"
+"""What stands around a name in a list. Unicode has more, which as ISO 8859-1 is part of the name."""
+
 FOLD = re.compile(r"\r?\n[ \t]+")
 """Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
 
@@ -152,7 +155,7 @@ def accept_for(key: str) -> str:
 
 def _names(value: str) -> set[str]:
     """Names listed in a header, parameters dropped."""
-    return {part.split(";")[0].strip() for part in value.split(",")} - {""}
+    return {part.split(";")[0].strip(BLANKS) for part in value.split(",")} - {""}
 
 
 def check_answer(request: Request, response: Response) -> Anomaly:

@@ -6,7 +6,6 @@ The limits on what a block may expand to are here; where blocks begin and end is
 from hpack import Decoder, HPACKError
 from hpack.exceptions import OversizedHeaderListError
 
-from analyzer.capture.field_line import MAX_LINE_BYTES
 from analyzer.capture.head import Request, Response
 
 MAX_BLOCK_BYTES = 65536
@@ -14,6 +13,9 @@ MAX_BLOCK_BYTES = 65536
 
 MAX_HEADER_LIST_BYTES = 131072
 """Of one block decompressed, each field 32 bytes more than it is long (RFC 9113 section 10.5.1)."""
+
+MAX_VALUE_BYTES = 1024
+"""What is kept of one field: every open stream keeps those that are used."""
 
 USED = frozenset(
     (
@@ -67,9 +69,9 @@ class Fields:
             if name in USED:
                 known = headers.get(name)
                 if known is None:
-                    headers[name] = value[:MAX_LINE_BYTES]
-                elif name[:1] != b":" and len(known) < MAX_LINE_BYTES:
-                    headers[name] = (known + b", " + value)[:MAX_LINE_BYTES]
+                    headers[name] = value[:MAX_VALUE_BYTES]
+                elif name[:1] != b":" and len(known) < MAX_VALUE_BYTES:
+                    headers[name] = (known + b", " + value)[:MAX_VALUE_BYTES]
         return headers, False
 
 

@@ -36,6 +36,7 @@ from analyzer.model import (
 from analyzer.table import Coded, Compact, Endpoints, Lazy, Numbers, Table, Values, combine
 from analyzer.verdict import causes, classify, opaque, streams
 from analyzer.verdict.facts import CLIENT, SERVER, Closes, gather_facts, handshake_state, name_anomalies
+from analyzer.verdict.streams import SIDES
 
 REPLY_EXPECTED_NS = 1_000_000_000
 """How long a capture must go on after a Close before a missing reply is noted."""
@@ -45,10 +46,14 @@ TRANSPORT_ENDS = np.array(
 )
 """How a transport can end, as indexes into ENDS: TCP, and an HTTP/2 stream."""
 
-SIDES = (Endpoint.CLIENT, Endpoint.SERVER)
-
 Sided = TypeVar("Sided", Coded, Numbers)
 """A column of which both sides have their own."""
+
+NOBODY, BY_CLIENT, BY_SERVER, BY_BOTH, BY_UNKNOWN = (
+    INITIATORS.index(one)
+    for one in (Initiator.NONE, Initiator.CLIENT, Initiator.SERVER, Initiator.BOTH, Initiator.UNKNOWN)
+)
+"""Who sent the first Close, as indexes into INITIATORS."""
 
 SERVER_LINGER_NS = 1_000_000_000
 """A server that leaves TCP open longer than this after both Closes is noted (RFC 6455 section 7.1.1)."""
@@ -212,16 +217,14 @@ def _tell(
     both = (a["close"] != frames.NO_CLOSE) & (b["close"] != frames.NO_CLOSE)
     hidden = [~side["seen"] | side["lost"] | side["tail_missing"] for side in sent]
     has_crossed = classify.crossed(a, b)
-    initiator = np.full(n, INITIATORS.index(Initiator.NONE))
-    initiator[(hidden[CLIENT] & (a["close"] == 0)) | (hidden[SERVER] & (b["close"] == 0))] = INITIATORS.index(
-        Initiator.UNKNOWN
-    )
-    initiator[(a["close"] != 0) & (b["close"] == 0) & ~hidden[SERVER]] = INITIATORS.index(Initiator.CLIENT)
-    initiator[(b["close"] != 0) & (a["close"] == 0) & ~hidden[CLIENT]] = INITIATORS.index(Initiator.SERVER)
-    initiator[both & b["close_acks_peer"]] = INITIATORS.index(Initiator.CLIENT)
-    initiator[both & a["close_acks_peer"]] = INITIATORS.index(Initiator.SERVER)
-    initiator[has_crossed] = INITIATORS.index(Initiator.BOTH)
-    initiator[np.isin(state, (handshake.REJECTED, handshake.FAILED)) & ~both] = INITIATORS.index(Initiator.NONE)
+    initiator = np.full(n, NOBODY)
+    initiator[(hidden[CLIENT] & (a["close"] == 0)) | (hidden[SERVER] & (b["close"] == 0))] = BY_UNKNOWN
+    initiator[(a["close"] != 0) & (b["close"] == 0) & ~hidden[SERVER]] = BY_CLIENT
+    initiator[(b["close"] != 0) & (a["close"] == 0) & ~hidden[CLIENT]] = BY_SERVER
+    initiator[both & b["close_acks_peer"]] = BY_CLIENT
+    initiator[both & a["close_acks_peer"]] = BY_SERVER
+    initiator[has_crossed] = BY_BOTH
+    initiator[np.isin(state, (handshake.REJECTED, handshake.FAILED)) & ~both] = NOBODY
 
     is_told = np.zeros(n, bool)
     for i, told in finished.told.items():
@@ -315,7 +318,7 @@ def _diagnose_connections(
 ) -> Coded:
     """Per connection the text for whoever did not begin the end: it names what happened to them."""
     of_client, of_server = (_diagnose(finished, views[side], story, side, catalogue) for side in (CLIENT, SERVER))
-    by_client = (story.initiator.ids == INITIATORS.index(Initiator.CLIENT)) & views[SERVER].has_row
+    by_client = (story.initiator.ids == BY_CLIENT) & views[SERVER].has_row
     return Coded(
         [*of_client.values, *of_server.values],
         np.where(by_client, of_server.ids + len(of_client.values), of_client.ids),
