@@ -16,6 +16,8 @@ from analyzer.capture import container, field_line, handshake, tracker
 from analyzer.capture.field_line import MAX_LINE_BYTES
 from analyzer.capture.handshake import MAX_HEAD_BYTES
 from analyzer.capture.head import (
+    Request,
+    Response,
     accept_for,
     check_answer,
     cut_requests,
@@ -24,7 +26,7 @@ from analyzer.capture.head import (
     parse_request,
     parse_response,
 )
-from analyzer.model import OPENING
+from analyzer.model import OPENING, Anomaly
 
 GET = "GET /chat HTTP/1.1\r\n"
 SWITCHING = "HTTP/1.1 101 Switching Protocols\r\n"
@@ -421,6 +423,14 @@ def test_subprotocols(asked, given, anomalies):
     assert (row["subprotocol"], row["anomalies"]) == (given, anomalies)
 
 
+@pytest.mark.parametrize("more", ["\x85", "\xa0", "\x1c"])
+def test_no_other_white_space_than_that_of_ascii_is_cut_from_names(more):
+    answer = Response(True, None, "chat" + more, None, accept_for("k"))
+    request = Request("/", None, None, "k", "chat", None)
+    assert check_answer(request, answer) == Anomaly.UNREQUESTED_SUBPROTOCOL
+    assert check_answer(request._replace(protocols=f"a, chat{more} "), answer) == Anomaly.NONE
+
+
 def test_subprotocols_and_extensions_over_several_headers():
     lines = ["Sec-WebSocket-Protocol: mqtt", "Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Extensions: x-one"]
     request = head(GET, [*NEEDED, *lines, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"])
@@ -803,11 +813,17 @@ def test_parse_head_agrees_with_h11(rows, is_request):
 
 
 def copy(data, *, is_request):
-    """What the kernel copies of a head, None where it leaves the head to Python."""
-    values, row = np.zeros(len(data) + 10, np.uint8), np.zeros(1, OPENING)[0]
+    """What the kernel copies of a head, behind others or as the first; None where it leaves the head to Python."""
+    behind, first = (copy_behind(data, n, is_request=is_request) for n in (10, 0))
+    assert behind == first
+    return first
+
+
+def copy_behind(data, n_used, *, is_request):
+    values, row = np.zeros(len(data) + n_used, np.uint8), np.zeros(1, OPENING)[0]
     row["begins"], row["ends"] = 77, 88  # of another head
     heads = np.frombuffer(b"other" + data + b"behind", np.uint8)
-    used = field_line.copy_fields(heads, 5, 5 + len(data), is_request, values, 10, row)
+    used = field_line.copy_fields(heads, 5, 5 + len(data), is_request, values, n_used, row)
     text = values[:used].tobytes().decode("latin-1")
     if not row["is_plain"]:
         assert text[row["begins"][0] : row["ends"][0]] == data.decode("latin-1")
@@ -858,6 +874,11 @@ def test_a_plain_head_is_copied_field_by_field():
     asked = ("/chat?a=b", "example.com", "X/1 (y)", "abc", "a, b", "")
     assert copy(PLAIN_REQUEST, is_request=True) == asked
     assert copy(PLAIN_ANSWER, is_request=False) == (True, "nginx", "b", None, "xyz")
+    # what is there and empty is told from what is not there, and repeated is repeated
+    assert copy(b"GET  HTTP/1.1\r\nHost:\r\n\r\n", is_request=True) == ("", "", None, None, None, None)
+    assert copy(b"HTTP/1.1 101 X\r\nServer:\r\n\r\n", is_request=False) == (True, "", None, None, None)
+    repeated = b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept:\r\nSec-WebSocket-Accept: xyz\r\n\r\n"
+    assert copy(repeated, is_request=False) is None
 
 
 @pytest.mark.parametrize(

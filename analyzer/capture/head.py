@@ -26,6 +26,9 @@ KEPT_LINES = 32
 FOLD = re.compile(r"\r?\n[ \t]+")
 """Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
 
+BLANKS = " \t\r\n\v\f"
+"""White space of ASCII: in text decoded as ISO 8859-1, `strip` alone takes more, such as 0x85 and 0xA0."""
+
 USED = frozenset(
     {"host", "user-agent", "server", *(f"sec-websocket-{part}" for part in ("key", "accept", "protocol", "extensions"))}
 )
@@ -84,9 +87,9 @@ _make_response = functools.partial(tuple.__new__, Response)
 def _cut_all(values: str, openings: Rows) -> Iterator[list[str | None]]:
     """The values of each field, None where a head has it not."""
     for begins, ends in zip(openings["begins"].T, openings["ends"].T, strict=True):
-        if ends.any():
+        if (ends >= 0).any():
             places = zip(begins.tolist(), ends.tolist(), strict=True)
-            yield [values[begin:end] if end else None for begin, end in places]
+            yield [values[begin:end] if end >= 0 else None for begin, end in places]
         else:
             yield [None] * len(ends)
 
@@ -152,7 +155,7 @@ def accept_for(key: str) -> str:
 
 def _names(value: str) -> set[str]:
     """Names listed in a header, parameters dropped."""
-    return {part.split(";")[0].strip() for part in value.split(",")} - {""}
+    return {part.split(";")[0].strip(BLANKS) for part in value.split(",")} - {""}
 
 
 def check_answer(request: Request, response: Response) -> Anomaly:
