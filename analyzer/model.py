@@ -608,7 +608,7 @@ OPENING = np.dtype(
     align=True,
 )
 """A complete HTTP head that opens, or fails to open, a WebSocket connection, and where among the values copied from
-heads its fields lie (`ends` is 0 for those it has not); the first is the whole head where it is not plain."""
+heads its fields lie (`ends` is -1 for those it has not); the first is the whole head where it is not plain."""
 
 SENT = np.dtype(
     [

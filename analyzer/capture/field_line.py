@@ -112,7 +112,7 @@ def copy_plain(head: Octets, start: int, end: int, is_request: bool, values: Oct
                 if is_blank(int64(head[begin])):
                     return -1
                 if int64(head[begin]) == 58:
-                    if int64(row["ends"][field]) > 0:
+                    if int64(row["ends"][field]) >= 0:
                         return -1
                     begin += 1
                     while begin < stop and is_blank(int64(head[begin])):
@@ -127,7 +127,7 @@ def copy_fields(head: Octets, start: int, end: int, is_request: bool, values: Oc
     """Append what is used of a complete head, `head[start:end]`, to `values`, and say in an OPENING row where it lies.
 
     Args:
-        values: Room for as many bytes as the head has, and one, behind the `used` first.
+        values: Room for as many bytes as the head has behind the `used` first.
 
     Returns:
         How many bytes of `values` are used then.
@@ -135,8 +135,7 @@ def copy_fields(head: Octets, start: int, end: int, is_request: bool, values: Oc
     """
     for field in range(len(row["begins"])):
         row["begins"][field] = 0
-        row["ends"][field] = 0
-    used = max(used, 1)  # an empty value at the front would end at 0, as one that is not there does
+        row["ends"][field] = -1
     row["is_plain"] = 1
     done = copy_plain(head, start, end, is_request, values, used, row)
     if done >= 0:

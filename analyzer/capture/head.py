@@ -23,16 +23,19 @@ SWITCHING = 101
 KEPT_LINES = 32
 """Lines of one head that are used; further ones are not."""
 
-BLANKS = " \t\n\r\v\f"
-"""What stands around a name in a list. Unicode has more, which as ISO 8859-1 is part of the name."""
-
 FOLD = re.compile(r"\r?\n[ \t]+")
 """Obsolete line folding (RFC 9112 section 5.2): the next line goes on with the value."""
+
+BLANKS = " \t\r\n\v\f"
+"""White space of ASCII: in text decoded as ISO 8859-1, `strip` alone takes more, such as 0x85 and 0xA0."""
 
 USED = frozenset(
     {"host", "user-agent", "server", *(f"sec-websocket-{part}" for part in ("key", "accept", "protocol", "extensions"))}
 )
 """Headers that are used."""
+
+FIRST_LETTERS = frozenset("hHuUsS")
+"""How they begin: a head may have thousands of other lines."""
 
 
 class Request(NamedTuple):
@@ -87,9 +90,9 @@ _make_response = functools.partial(tuple.__new__, Response)
 def _cut_all(values: str, openings: Rows) -> Iterator[list[str | None]]:
     """The values of each field, None where a head has it not."""
     for begins, ends in zip(openings["begins"].T, openings["ends"].T, strict=True):
-        if ends.any():
+        if (ends >= 0).any():
             places = zip(begins.tolist(), ends.tolist(), strict=True)
-            yield [values[begin:end] if end else None for begin, end in places]
+            yield [values[begin:end] if end >= 0 else None for begin, end in places]
         else:
             yield [None] * len(ends)
 
@@ -104,6 +107,8 @@ def parse_head(text: str) -> tuple[str, dict[str, str]]:
     headers: dict[str, str] = {}
     n_left = KEPT_LINES
     for line in lines:
+        if line[:1] not in FIRST_LETTERS:
+            continue
         name, colon, value = line[:MAX_LINE_BYTES].partition(":")
         name, value = name.rstrip(" \t").lower(), value.strip(" \t\r")
         if colon and name in USED and n_left:
