@@ -83,6 +83,10 @@ class Coded(Compact):
         """See `Compact`."""
         return Coded(self.values, self.ids[indexes])
 
+    def where(self, known: Mask) -> "Coded":
+        """The same, None where a row has no value."""
+        return Coded([*self.values, None], np.where(known, self.ids, len(self.values)))
+
     def alternate(self, other: "Coded") -> "Coded":
         """The rows of this column and those of another of the same length in turn."""
         if other.values is self.values:

@@ -29,6 +29,11 @@ def test_coded_values_are_the_values(values):
     assert column.take(backwards).to_list() == values[::-1]
 
 
+def test_a_coded_row_without_a_value_is_none():
+    column = Coded.of(["a", "b", "a"]).where(np.array([True, True, False]))
+    assert column.to_list() == ["a", "b", None]
+
+
 @given(st.lists(whole, max_size=20))
 def test_numbers_are_the_values(values):
     column = Numbers.of(values, np.int64)

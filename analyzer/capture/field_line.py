@@ -25,17 +25,21 @@ WEBSOCKET_EXTENSIONS = np.frombuffer(b"sec-websocket-extensions", np.uint8)
 
 
 @kernel
-def is_name(head: Octets, at: int, end: int, name: Octets) -> bool:
-    """Whether a line begins with this name (lower case), without regard to case."""
-    if end - at <= len(name):
-        return False
-    for k in range(len(name)):
-        byte = int64(head[at + k])
+def begins(data: Octets, off: int, n: int, pattern: Octets) -> bool:
+    """Whether these bytes are the beginning of `pattern`, or `pattern` the beginning of them; case as sent."""
+    for k in range(min(n, len(pattern))):
+        byte = int64(data[off + k])
         if 65 <= byte <= 90:
             byte += 32
-        if byte != int64(name[k]):
+        if byte != int64(pattern[k]):
             return False
     return True
+
+
+@kernel
+def is_name(head: Octets, at: int, end: int, name: Octets) -> bool:
+    """Whether a line begins with this name (lower case), and goes on behind it."""
+    return end - at > len(name) and begins(head, at, end - at, name)
 
 
 @kernel

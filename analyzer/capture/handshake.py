@@ -90,31 +90,23 @@ def find(data: Octets, start: int, end: int, pattern: Octets) -> int:
 
 
 @kernel
-def begins(data: Octets, off: int, n: int, pattern: Octets) -> bool:
-    """Whether these bytes are the beginning of `pattern`, or `pattern` the beginning of them; case as sent."""
-    for k in range(min(n, len(pattern))):
-        byte = int64(data[off + k])
-        if 65 <= byte <= 90:
-            byte += 32
-        if byte != int64(pattern[k]):
-            return False
-    return True
-
-
-@kernel
 def is_request_start(data: Octets, off: int, n: int) -> bool:
     """Whether these bytes may begin a request: a method of RFC 9110 section 9.1, as far as they go."""
     first = int64(data[off]) | 32
     if first == 103:
-        return begins(data, off, n, GET)
+        return field_line.begins(data, off, n, GET)
     if first == 112:
-        return begins(data, off, n, POST) or begins(data, off, n, PUT) or begins(data, off, n, PATCH)
+        return (
+            field_line.begins(data, off, n, POST)
+            or field_line.begins(data, off, n, PUT)
+            or field_line.begins(data, off, n, PATCH)
+        )
     if first == 104:
-        return begins(data, off, n, HEAD)
+        return field_line.begins(data, off, n, HEAD)
     if first == 100:
-        return begins(data, off, n, DELETE)
+        return field_line.begins(data, off, n, DELETE)
     if first == 111:
-        return begins(data, off, n, OPTIONS)
+        return field_line.begins(data, off, n, OPTIONS)
     return False
 
 
@@ -123,7 +115,7 @@ def is_http2_start(data: Octets, off: int, n: int, is_first: bool) -> bool:
     """Whether HTTP/2 with prior knowledge begins here (RFC 9113 section 3.4): the client's preface, or where these are
     the first bytes of a direction the server's SETTINGS.
     """
-    if n >= 3 and begins(data, off, n, PREFACE):
+    if n >= 3 and field_line.begins(data, off, n, PREFACE):
         return True
     if not is_first or n < 9 or int64(data[off]) or int64(data[off + 3]) != 4 or int64(data[off + 4]):
         return False
@@ -349,7 +341,7 @@ def read_http(
     if int64(stream["head"]) < 0:
         first = int64(data[off])
         is_request = int64(stream["is_answering"]) == 0 and is_request_start(data, off, n)
-        is_response = begins(data, off, n, HTTP_VERSION)
+        is_response = field_line.begins(data, off, n, HTTP_VERSION)
         if connection >= 0 and int64(connections[connection]["client_starts_pos"]) >= 0:
             if pos >= int64(connections[connection]["client_starts_pos"]) and not is_request:
                 stream["mode"] = FRAMES
@@ -385,7 +377,7 @@ def read_http(
     have = int64(stream["head_bytes"])
     total, is_whole = copy_head(data, off, n, heads, base, have)
     is_request = is_request_start(heads_view, base, total)
-    if not is_request and not begins(heads_view, base, total, HTTP_VERSION):
+    if not is_request and not field_line.begins(heads_view, base, total, HTTP_VERSION):
         drop_head(stream, free_heads, state)
         return n
     if not is_whole:
@@ -397,7 +389,9 @@ def read_http(
     size, end = total, base + total
     read = total - have
     if is_request:
-        is_upgrade = begins(heads_view, base, size, GET) and line_has(heads_view, base, end, UPGRADE, WEBSOCKET)
+        is_upgrade = field_line.begins(heads_view, base, size, GET) and line_has(
+            heads_view, base, end, UPGRADE, WEBSOCKET
+        )
         if not is_upgrade:
             stream["body_left_bytes"] = content_length(heads_view, base, end)
             if line_has(heads_view, base, end, TRANSFER_ENCODING, CHUNKED):

@@ -26,7 +26,7 @@ from analyzer.model import (
 )
 
 Mask = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 NONE, STATUS, EMPTY, SHORT, CUT = (
     RECEIVED.index(kind) for kind in (Received.NONE, Received.STATUS, Received.EMPTY, Received.SHORT, Received.CUT)
@@ -49,11 +49,11 @@ class Views(NamedTuple):
     has no view at all (the server of a handshake that never succeeded).
     """
 
-    code: Numbers
-    provenance: Numbers  # index into PROVENANCES
-    evidence: Numbers  # into EVIDENCES
-    confidence: Numbers  # into CONFIDENCES
-    moment: Numbers
+    code: Integers
+    provenance: Integers  # index into PROVENANCES
+    evidence: Integers  # into EVIDENCES
+    confidence: Integers  # into CONFIDENCES
+    moment: Integers
     has_row: Mask
 
     @property

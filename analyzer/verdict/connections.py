@@ -484,25 +484,18 @@ def _side_columns(
     is_read = ~(finished.sealed[:, side] & (walk["frames"] == 0))
     is_read[list(finished.told)] = False
 
-    def of_view(values: Sequence[Any], ids: Rows) -> Coded:
-        return Coded([*values, None], np.where(view.has_row, ids, len(values)))
-
-    def close_source() -> Coded:
-        files_of = files.sources_of(walk["close_packet"])
-        return Coded([*files_of.values, None], np.where(has_close, files_of.ids, len(files_of.values)))
-
     return {
         f"{name}_close": lambda: _closes_sent(finished, side),
         f"{name}_close_code": closes.codes,
         f"{name}_close_reason": closes.reasons,
         f"{name}_close_time": lambda: Numbers(walk["close_ns"], has_close),
-        f"{name}_close_source": close_source,
+        f"{name}_close_source": lambda: files.sources_of(walk["close_packet"]).where(has_close),
         f"{name}_close_record": lambda: Numbers(files.numbers_of(walk["close_packet"]), has_close),
         f"{name}_close_anomalies": closes.names,
         f"{name}_view_code": lambda: Numbers(view.code, view.has_code),
-        f"{name}_view_provenance": lambda: of_view(PROVENANCES, view.provenance),
-        f"{name}_view_evidence": lambda: of_view(EVIDENCES, view.evidence),
-        f"{name}_view_confidence": lambda: of_view(CONFIDENCES, view.confidence),
+        f"{name}_view_provenance": lambda: Coded(PROVENANCES, view.provenance).where(view.has_row),
+        f"{name}_view_evidence": lambda: Coded(EVIDENCES, view.evidence).where(view.has_row),
+        f"{name}_view_confidence": lambda: Coded(CONFIDENCES, view.confidence).where(view.has_row),
         f"{name}_frames": lambda: Numbers(walk["frames"], is_read),
         f"{name}_messages": lambda: Numbers(walk["messages"], is_read),
         f"{name}_bytes": lambda: Numbers(walk["payload_bytes"], is_read),
